@@ -1,0 +1,89 @@
+/* io.c: socket pairs, captured output, one line, and waiting: all with the interpreter lock released by the caller. */
+#define _GNU_SOURCE
+#include "pyoci.h"
+#include "syscalls.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+
+_Static_assert(sizeof(struct po_event) == sizeof(struct pollfd), "struct po_event is struct pollfd");
+
+int po_socketpair(int32_t type, int32_t ret_fds[2]) {
+    return socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ret_fds) < 0 ? -errno : 0;
+}
+
+/*
+ * A file in memory that takes SIZE bytes and refuses the rest (EPERM, by its seal): what a tool says can be read afterwards without anybody
+ * having to drain a pipe, a tool that says too much is neither blocked nor believed, and a process that keeps it open holds nothing up.
+ */
+int po_capture(uint64_t size, int32_t *ret_fd) {
+    int fd = memfd_create("pyoci-capture", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    if (ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0) {
+        int err = errno;
+        close(fd);
+        return -err;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+static int64_t now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+/* The number of descriptors with an event, 0 at the deadline, -EINTR so that the caller can run its signal handlers. */
+int po_poll(struct po_event *events, uint32_t count, int64_t deadline) {
+    struct timespec timeout, *wait = NULL;
+    if (deadline != PO_NEVER) {
+        int64_t left = deadline - now();
+        if (left < 0)
+            left = 0;
+        timeout = (struct timespec){.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
+        wait = &timeout;
+    }
+    int ready = ppoll((struct pollfd *)events, count, wait, NULL);
+    return ready < 0 ? -errno : ready;
+}
+
+/*
+ * One line of a stream socket into BUFFER, its newline included; bytes after it stay in the socket. LENGTH counts what has been gathered so
+ * far: zero it before the first call, keep it between calls. Returns 1 when the line is whole, 0 at the end of the stream (LENGTH bytes of
+ * an unfinished line stand in BUFFER), -ETIMEDOUT at the deadline, -EMSGSIZE when SIZE bytes hold no newline, -EINTR as po_poll.
+ */
+int po_read_line(int32_t fd, char *buffer, uint32_t size, uint32_t *length, int64_t deadline) {
+    while (*length < size) {
+        char *at = buffer + *length;
+        /* Looked at first, so that what follows the newline is left for the next call. */
+        ssize_t got = recv(fd, at, size - *length, MSG_PEEK | MSG_DONTWAIT);
+        if (got < 0 && errno == EAGAIN) {
+            struct po_event event = {.fd = fd, .events = POLLIN};
+            int ready = po_poll(&event, 1, deadline);
+            if (ready < 0)
+                return ready;
+            if (ready == 0)
+                return -ETIMEDOUT;
+            continue;
+        }
+        if (got < 0)
+            return -errno;
+        if (got == 0)
+            return 0;
+        char *newline = memchr(at, '\n', (size_t)got);
+        size_t take = newline ? (size_t)(newline - at) + 1 : (size_t)got;
+        got = recv(fd, at, take, MSG_DONTWAIT);
+        if (got < 0)
+            return -errno;
+        *length += (uint32_t)got;
+        if (newline && (size_t)got == take)
+            return 1;
+    }
+    return -EMSGSIZE;
+}

@@ -1,0 +1,46 @@
+/* pidfd.c: what can be done to a process, and learnt of it, through its pidfd (pidfd_open(2), waitid(2), ioctl_pidfd). */
+#define _GNU_SOURCE
+#include "pyoci.h"
+#include "syscalls.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+int po_pidfd_open(int32_t pid, int32_t *ret_pidfd) {
+    int pidfd = sys_pidfd_open(pid);
+    if (pidfd < 0)
+        return pidfd;
+    *ret_pidfd = pidfd;
+    return 0;
+}
+
+int po_pidfd_signal(int32_t pidfd, int32_t signal) {
+    return sys_pidfd_send_signal(pidfd, signal);
+}
+
+/* Takes the status of a child of ours that has ended: 1. Still running: 0. Not our child, or taken by somebody else: -ECHILD. */
+int po_pidfd_reap(int32_t pidfd, struct po_exit *ret_exit) {
+    siginfo_t info = {.si_pid = 0};
+    while (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG) < 0)
+        if (errno != EINTR)
+            return -errno;
+    if (info.si_pid == 0)
+        return 0;
+    *ret_exit = info.si_code == CLD_EXITED ? (struct po_exit){.code = info.si_status} : (struct po_exit){.code = -1, .signal = info.si_status};
+    return 1;
+}
+
+/*
+ * How the process ended, whoever reaped it: 0. The kernel records it when the process is reaped (Linux 6.15), for pidfds opened before.
+ * Not ended, or not yet reaped: -EAGAIN. A kernel that cannot tell: -ENOTTY or -EINVAL.
+ */
+int po_pidfd_exit_info(int32_t pidfd, struct po_exit *ret_exit) {
+    struct sys_pidfd_info info = {.mask = SYS_PIDFD_INFO_EXIT};
+    if (ioctl(pidfd, SYS_PIDFD_GET_INFO, &info) < 0)
+        return errno == ESRCH ? -EAGAIN : -errno;
+    if (!(info.mask & SYS_PIDFD_INFO_EXIT))
+        return -EAGAIN;
+    *ret_exit = WIFEXITED(info.exit_code) ? (struct po_exit){.code = WEXITSTATUS(info.exit_code)}
+                                          : (struct po_exit){.code = -1, .signal = WTERMSIG(info.exit_code)};
+    return 0;
+}

@@ -1,0 +1,87 @@
+/*
+ * pyoci.h: the whole seam between the C module and Python.
+ *
+ * build_ext.py feeds this file, without its preprocessor lines, to cffi as the declaration of the module, and the C files include it: so the
+ * two sides cannot drift apart.
+ *
+ * Conventions: a function returns 0 (or a count) or a negative errno. Outputs are the ret_* parameters and are written on success only.
+ * Descriptors are born close-on-exec; whoever receives one through ret_* owns it. Deadlines are absolute CLOCK_MONOTONIC nanoseconds;
+ * PO_NEVER waits without end and any past time, 0 among them, only looks. Nothing here calls Python, prints, exits, or keeps state.
+ */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#define PO_NEVER -1
+#define PO_PATH_MAX 256
+
+/* The step of a spawn that failed. The text for each stands in pyoci/_ffi.py. */
+enum po_stage {
+    PO_STAGE_NONE,
+    PO_STAGE_PREPARE,     /* memory for the child's stack and its argument vectors */
+    PO_STAGE_CLONE,       /* clone or clone3 */
+    PO_STAGE_PGROUP,      /* setpgid */
+    PO_STAGE_CGROUP,      /* joining a cgroup */
+    PO_STAGE_CWD,         /* chdir; path is set */
+    PO_STAGE_DESCRIPTORS, /* placing the descriptors of the map */
+    PO_STAGE_CLOSE,       /* closing all the others */
+    PO_STAGE_SIGNALS,     /* resetting dispositions and the mask */
+    PO_STAGE_EXEC         /* execve; path is set */
+};
+
+/* What failed: a positive errno, the step, and the path it was about (cut to fit, empty if none). */
+struct po_error {
+    int32_t err;
+    int32_t stage;
+    char path[PO_PATH_MAX];
+};
+
+/* What to start. A block holds COUNT strings one after another, each closed by a NUL. */
+struct po_spawn {
+    const char *path;       /* the program, as for execve(2): no search */
+    const char *argv;       /* block of argc strings */
+    const char *envp;       /* block of envc strings */
+    const char *cwd;        /* working directory, or NULL: the caller's */
+    const int32_t *fds;     /* fds[i] becomes the child's descriptor i; -1: /dev/null. All others are closed. */
+    const int32_t *cgroups; /* open cgroup.procs files to write "0" to before exec (cgroup v1) */
+    uint32_t argc;
+    uint32_t envc;
+    uint32_t nfds;
+    uint32_t ncgroups;
+    int32_t cgroup; /* open cgroup v2 directory to be born in, or -1 */
+    int32_t pgroup; /* 1: a process group of its own */
+};
+
+/* A child of ours: the pidfd is the identity, the number is for messages and for /proc. */
+struct po_process {
+    int32_t pid;
+    int32_t pidfd;
+};
+
+/* How a process ended: code is 0..255 with signal 0, or code is -1 and signal is what killed it. */
+struct po_exit {
+    int32_t code;
+    int32_t signal;
+};
+
+/* One descriptor to wait for, laid out as struct pollfd. */
+struct po_event {
+    int32_t fd;
+    int16_t events;
+    int16_t revents;
+};
+
+/* spawn.c */
+int po_spawn(const struct po_spawn *what, struct po_process *ret_process, struct po_error *ret_error);
+
+/* pidfd.c */
+int po_pidfd_open(int32_t pid, int32_t *ret_pidfd);
+int po_pidfd_signal(int32_t pidfd, int32_t signal);
+int po_pidfd_reap(int32_t pidfd, struct po_exit *ret_exit);
+int po_pidfd_exit_info(int32_t pidfd, struct po_exit *ret_exit);
+
+/* io.c */
+int po_socketpair(int32_t type, int32_t ret_fds[2]);
+int po_capture(uint64_t size, int32_t *ret_fd);
+int po_read_line(int32_t fd, char *buffer, uint32_t size, uint32_t *length, int64_t deadline);
+int po_poll(struct po_event *events, uint32_t count, int64_t deadline);
