@@ -1,0 +1,119 @@
+"""Launches and supervises OCI containers through conmon and runc or crun.
+
+``pyoci.run`` is ``subprocess.run`` for containers; ``pyoci.OCIRuntime`` holds containers one by one; ``pyoci.aio`` is the same for asyncio.
+Everything is imported at its first use: ``import pyoci`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from pyoci import aio as aio
+    from pyoci import errors as errors
+    from pyoci import spec as spec
+    from pyoci.container import Container as Container
+    from pyoci.container import State as State
+    from pyoci.errors import (
+        ConmonError as ConmonError,
+    )
+    from pyoci.errors import (
+        ContainerExists as ContainerExists,
+    )
+    from pyoci.errors import (
+        ContainerNotFound as ContainerNotFound,
+    )
+    from pyoci.errors import (
+        ContainerStateError as ContainerStateError,
+    )
+    from pyoci.errors import (
+        CreateError as CreateError,
+    )
+    from pyoci.errors import (
+        Error as Error,
+    )
+    from pyoci.errors import (
+        ExecutableError as ExecutableError,
+    )
+    from pyoci.errors import (
+        InvalidID as InvalidID,
+    )
+    from pyoci.errors import (
+        InvalidOption as InvalidOption,
+    )
+    from pyoci.errors import (
+        InvalidSpec as InvalidSpec,
+    )
+    from pyoci.errors import (
+        NoRuntime as NoRuntime,
+    )
+    from pyoci.errors import (
+        ProtocolError as ProtocolError,
+    )
+    from pyoci.errors import (
+        RuntimeFailed as RuntimeFailed,
+    )
+    from pyoci.errors import (
+        SpawnError as SpawnError,
+    )
+    from pyoci.errors import (
+        StateDirError as StateDirError,
+    )
+    from pyoci.errors import (
+        Timeout as Timeout,
+    )
+    from pyoci.exits import ExitStatus as ExitStatus
+    from pyoci.oneshot import CompletedProcess as CompletedProcess
+    from pyoci.oneshot import RunFailed as RunFailed
+    from pyoci.oneshot import RunTimeout as RunTimeout
+    from pyoci.oneshot import run as run
+    from pyoci.runtime import OCIRuntime as OCIRuntime
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "container": ("Container", "State"),
+    "errors": (
+        "ConmonError",
+        "ContainerExists",
+        "ContainerNotFound",
+        "ContainerStateError",
+        "CreateError",
+        "Error",
+        "ExecutableError",
+        "InvalidID",
+        "InvalidOption",
+        "InvalidSpec",
+        "NoRuntime",
+        "ProtocolError",
+        "RuntimeFailed",
+        "SpawnError",
+        "StateDirError",
+        "Timeout",
+    ),
+    "exits": ("ExitStatus",),
+    "oneshot": ("CompletedProcess", "RunFailed", "RunTimeout", "run"),
+    "runtime": ("OCIRuntime",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES = ("aio", "errors", "rootfs", "spec")
+
+__all__ = [*_HOME, *_MODULES, "__version__"]  # noqa: PLE0604 — both are tuples of str
+
+
+def __getattr__(name: str) -> Any:
+    """The lazy import of PEP 562."""
+    from importlib import import_module
+
+    if name in _MODULES:
+        return import_module(f"pyoci.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'pyoci' has no attribute {name!r}")
+    value = getattr(import_module(f"pyoci.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

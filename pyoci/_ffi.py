@@ -1,0 +1,177 @@
+"""The Python side of the seam: the only importer of the compiled module. Structs in, plain values and exceptions out (see csrc/pyoci.h)."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from pyoci._native import ffi, lib
+from pyoci.errors import InvalidOption, SpawnError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+NEVER: int = lib.PO_NEVER
+"""The deadline that never comes."""
+POLLIN = 0x001
+POLLOUT = 0x004
+
+_STAGES: dict[int, str] = {
+    lib.PO_STAGE_PREPARE: "allocating the child's stack",
+    lib.PO_STAGE_CLONE: "clone",
+    lib.PO_STAGE_PGROUP: "making a process group",
+    lib.PO_STAGE_CGROUP: "joining the cgroup",
+    lib.PO_STAGE_CWD: "changing to the working directory",
+    lib.PO_STAGE_DESCRIPTORS: "placing the descriptors",
+    lib.PO_STAGE_CLOSE: "closing the other descriptors",
+    lib.PO_STAGE_SIGNALS: "resetting the signals",
+    lib.PO_STAGE_EXEC: "executing",
+}
+
+
+def failure(result: int, what: str) -> OSError:
+    """The OSError of a negative result; Python picks the subclass by the errno."""
+    return OSError(-result, f"{what}: {os.strerror(-result)}")
+
+
+def block(strings: Iterable[str | bytes], what: str) -> tuple[bytes, int]:
+    """Strings as one block of NUL-closed bytes, and their number. A NUL inside one would cut it in two: refused."""
+    parts = [os.fsencode(s) for s in strings]
+    joined = b"\0".join(parts) + b"\0"
+    if joined.count(b"\0") != max(len(parts), 1):
+        raise InvalidOption(f"{what} holds a NUL byte: {next(part for part in parts if 0 in part)!r}")
+    return joined, len(parts)
+
+
+def environment_block(env: Mapping[str, str]) -> tuple[bytes, int]:
+    return block([f"{name}={value}" for name, value in env.items()], "environment")
+
+
+def spawn(
+    path: str,
+    argv: Sequence[str],
+    env: tuple[bytes, int],
+    ret_process: Any,
+    *,
+    fds: Sequence[int] = (-1, -1, -1),
+    cwd: str | None = None,
+    process_group: bool = False,
+    cgroup: int = -1,
+    cgroup_procs: Sequence[int] = (),
+) -> None:
+    """Starts a program (no PATH search) and writes pid and pidfd into ``ret_process`` (``new_process()``), which the caller owns already: an
+    exception between the C call and the caller's next line then loses nothing. ``fds[i]`` becomes descriptor i (-1: /dev/null), all others
+    are closed. Raises SpawnError."""
+    args, argc = block(argv, "argv")
+    what = ffi.new("struct po_spawn *")
+    error = ffi.new("struct po_error *")
+    # from_buffer and new give objects that must outlive the call: they are named for that.
+    path_bytes = ffi.from_buffer(block((path,), "path")[0])
+    args_bytes, env_bytes = ffi.from_buffer(args), ffi.from_buffer(env[0])
+    fd_array, procs_array = ffi.new("int32_t[]", fds), ffi.new("int32_t[]", cgroup_procs)
+    cwd_bytes = ffi.NULL if cwd is None else ffi.from_buffer(block((cwd,), "cwd")[0])
+    what.path, what.argv, what.envp, what.cwd = path_bytes, args_bytes, env_bytes, cwd_bytes
+    what.fds, what.cgroups = fd_array, procs_array
+    what.argc, what.envc, what.nfds, what.ncgroups = argc, env[1], len(fds), len(cgroup_procs)
+    what.cgroup, what.pgroup = cgroup, process_group
+    if lib.po_spawn(what, ret_process, error) < 0:
+        stage = _STAGES.get(error.stage, f"stage {error.stage}")
+        about = os.fsdecode(ffi.string(error.path)) or None
+        raise SpawnError(error.err, f"starting {path}: {stage}: {os.strerror(error.err)}", about, stage)
+
+
+def new_process() -> Any:
+    """A struct po_process that says "none": pid 0, pidfd -1."""
+    return ffi.new("struct po_process *", (0, -1))
+
+
+def pidfd_open(pid: int) -> int:
+    """pidfd_open(2). Raises ProcessLookupError when there is no such process."""
+    ret = ffi.new("int32_t *")
+    result = lib.po_pidfd_open(pid, ret)
+    if result < 0:
+        raise failure(result, f"pidfd_open of {pid}")
+    return int(ret[0])
+
+
+def pidfd_signal(pidfd: int, signal: int) -> bool:
+    """Sends a signal; False when the process has ended and been reaped (ESRCH)."""
+    result = lib.po_pidfd_signal(pidfd, signal)
+    if result == -errno.ESRCH:
+        return False
+    if result < 0:
+        raise failure(result, f"sending signal {signal}")
+    return True
+
+
+def pidfd_reap(pidfd: int) -> tuple[int, int] | None:
+    """(code, signal) of a child that has ended, or None while it runs. Raises ChildProcessError when it is not ours or somebody took it."""
+    ret = ffi.new("struct po_exit *")
+    result = lib.po_pidfd_reap(pidfd, ret)
+    if result < 0:
+        raise failure(result, "waitid")
+    return (ret.code, ret.signal) if result else None
+
+
+def pidfd_exit_info(pidfd: int) -> tuple[int, int] | None:
+    """(code, signal) of any process that has been reaped, by whomever; None when it has not, or when this kernel cannot tell (< 6.15)."""
+    ret = ffi.new("struct po_exit *")
+    return (ret.code, ret.signal) if lib.po_pidfd_exit_info(pidfd, ret) == 0 else None
+
+
+def socketpair(kind: int) -> tuple[int, int]:
+    """Two connected AF_UNIX sockets, close-on-exec."""
+    ret = ffi.new("int32_t[2]")
+    result = lib.po_socketpair(kind, ret)
+    if result < 0:
+        raise failure(result, "socketpair")
+    return ret[0], ret[1]
+
+
+def capture(size: int) -> int:
+    """A memory file that holds at most ``size`` bytes: what is written beyond is refused to the writer."""
+    ret = ffi.new("int32_t *")
+    result = lib.po_capture(size, ret)
+    if result < 0:
+        raise failure(result, "memfd_create")
+    return int(ret[0])
+
+
+class LineReader:
+    """Gathers one line of at most ``limit`` bytes from a stream socket, over any number of calls."""
+
+    __slots__ = ("_buffer", "_length", "fd", "limit")
+
+    def __init__(self, fd: int, limit: int) -> None:
+        self.fd = fd
+        self.limit = limit
+        self._buffer = ffi.new("char[]", limit)
+        self._length = ffi.new("uint32_t *")
+
+    def read(self, deadline: int = 0) -> bool | None:
+        """True: a line is whole. False: the stream ended. None: not yet, at the deadline. OSError with EMSGSIZE: longer than ``limit``."""
+        result = lib.po_read_line(self.fd, self._buffer, self.limit, self._length, deadline)
+        if result in (-errno.ETIMEDOUT, -errno.EINTR):
+            return None
+        if result < 0:
+            raise failure(result, "reading a line")
+        return bool(result)
+
+    @property
+    def received(self) -> bytes:
+        """What has come so far, the newline included."""
+        return bytes(ffi.buffer(self._buffer, self._length[0]))
+
+
+def poll(read: Sequence[int], write: Sequence[int], deadline: int) -> set[int]:
+    """The descriptors that are ready (readable, writable, hung up or in error); empty at the deadline or after a signal."""
+    count = len(read) + len(write)
+    events = ffi.new("struct po_event[]", [(fd, POLLIN, 0) for fd in read] + [(fd, POLLOUT, 0) for fd in write])
+    result = lib.po_poll(events, count, deadline)
+    if result == -errno.EINTR or result == 0:
+        return set()
+    if result < 0:
+        raise failure(result, "poll")
+    return {events[i].fd for i in range(count) if events[i].revents}

@@ -1,0 +1,158 @@
+"""The same objects for asyncio: the same operations, driven by the event loop. The only module that imports asyncio.
+
+A cancelled call cleans up after itself before it ends: what a cancelled create has begun is removed, and then CancelledError is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from time import monotonic_ns
+
+from pyoci import lifecycle, oneshot
+from pyoci.container import ContainerBase
+from pyoci.errors import ContainerNotFound
+from pyoci.runtime import RuntimeBase
+from pyoci.store import Store, default_directory
+from pyoci.waiting import NEVER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Any, Self, TypeVar, Unpack
+
+    from pyoci.container import State
+    from pyoci.exits import ExitStatus
+    from pyoci.waiting import Operation, Wait
+
+    T = TypeVar("T")
+
+
+async def drive(operation: Operation[T]) -> T:
+    """Runs one operation to its end on the running event loop."""
+    ready: set[int] = set()
+    error: BaseException | None = None
+    started = False
+    while True:
+        try:
+            if error is not None:
+                thrown, error = error, None
+                wait = operation.throw(thrown)
+            elif started:
+                wait = operation.send(ready)
+            else:
+                started = True
+                wait = next(operation)
+            ready = await _wait(wait)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        except BaseException as e:
+            if operation.gi_frame is None:
+                raise
+            error = e
+
+
+async def _wait(wait: Wait) -> set[int]:
+    loop = asyncio.get_running_loop()
+    woken: asyncio.Future[None] = loop.create_future()
+    ready: set[int] = set()
+
+    def wake(fd: int) -> None:
+        ready.add(fd)
+        if not woken.done():
+            woken.set_result(None)
+
+    timer = None
+    if wait.deadline != NEVER:
+        timer = loop.call_later(max(wait.deadline - monotonic_ns(), 0) / 1e9, lambda: woken.done() or woken.set_result(None))
+    # A loop knows one callback per descriptor, and two tasks may wait for one pidfd: each waits on a duplicate of its own.
+    duplicates: list[tuple[int, bool]] = []
+    try:
+        for fds, add, is_write in ((wait.read, loop.add_reader, False), (wait.write, loop.add_writer, True)):
+            for fd in fds:
+                duplicate = os.dup(fd)
+                duplicates.append((duplicate, is_write))
+                add(duplicate, wake, fd)
+        await woken
+    finally:
+        if timer is not None:
+            timer.cancel()
+        for duplicate, is_write in duplicates:
+            (loop.remove_writer if is_write else loop.remove_reader)(duplicate)
+            os.close(duplicate)
+    return ready
+
+
+class Container(ContainerBase):
+    """One container; as ``pyoci.Container``, awaited. ``async with`` stops and deletes it at the end."""
+
+    __slots__ = ()
+
+    @classmethod
+    async def load(cls, id: str, *, state_dir: str | os.PathLike[str] | None = None) -> Self:
+        """The container with this id, whichever process created it. Raises ContainerNotFound."""
+        directory = os.path.abspath(os.fspath(state_dir)) if state_dir is not None else default_directory(os.environ)
+        return cls._of(lifecycle.load(Store(directory), id))
+
+    async def state(self) -> State:
+        """As ``pyoci.Container.state``."""
+        return await drive(lifecycle.state(self._life))  # type: ignore[return-value]
+
+    async def start(self) -> None:
+        """As ``pyoci.Container.start``."""
+        await drive(lifecycle.start(self._life))
+
+    async def wait(self, timeout: float | None = None) -> ExitStatus:  # noqa: ASYNC109 — the same names as the blocking face
+        """As ``pyoci.Container.wait``."""
+        return await drive(lifecycle.wait(self._life, timeout))
+
+    async def kill(self, signal: int | str = "KILL") -> None:
+        """As ``pyoci.Container.kill``."""
+        await drive(lifecycle.kill(self._life, lifecycle.signal_number(signal)))
+
+    async def stop(self, timeout: float = lifecycle.STOP_TIMEOUT, *, signal: int | str | None = None) -> ExitStatus:  # noqa: ASYNC109
+        """As ``pyoci.Container.stop``."""
+        return await drive(lifecycle.stop(self._life, timeout, None if signal is None else lifecycle.signal_number(signal)))
+
+    async def pause(self) -> None:
+        """As ``pyoci.Container.pause``."""
+        await drive(lifecycle.pause(self._life))
+
+    async def resume(self) -> None:
+        """As ``pyoci.Container.resume``."""
+        await drive(lifecycle.resume(self._life))
+
+    async def delete(self, *, force: bool = False) -> None:
+        """As ``pyoci.Container.delete``."""
+        await drive(lifecycle.delete(self._life, force))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await drive(lifecycle.leave(self._life, failed=kind is not None))
+
+
+class OCIRuntime(RuntimeBase):
+    """As ``pyoci.OCIRuntime``, awaited. ``async with`` is possible and does nothing at its end: containers outlive it."""
+
+    async def create(
+        self, bundle: str | os.PathLike[str] | Mapping[str, Any], id: str | None = None, *, stdin: bool = False, sync_log: bool = False
+    ) -> Container:
+        """As ``pyoci.OCIRuntime.create``."""
+        return Container._of(await drive(self._create(bundle, id, lifecycle.Options(stdin=stdin, sync_log=sync_log))))
+
+    async def load(self, id: str) -> Container:
+        """As ``pyoci.OCIRuntime.load``."""
+        return Container._of(lifecycle.load(self._host.store, id))
+
+    async def list(self) -> list[Container]:
+        """As ``pyoci.OCIRuntime.list``."""
+        return [Container._of(life) for life in self._loaded()]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None

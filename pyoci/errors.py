@@ -1,0 +1,132 @@
+"""Everything that pyoci raises. Each message names the step, the object, the path and what the tool said.
+
+Errors that have an errno are also ``OSError`` (``errno``, ``strerror`` and ``filename`` are set); bad input is also ``ValueError``; a
+deadline that passed is also ``TimeoutError``.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+SHOWN = 4096
+"""How many characters of what a tool said go into a message; the exception's attribute keeps all that was captured."""
+
+
+def said(text: bytes | str) -> str:
+    """What a tool wrote, as the end of a message: stripped, cut in the middle when long, and introduced by a colon if there is any."""
+    shown = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
+    shown = shown.strip()
+    if len(shown) > SHOWN:
+        shown = f"{shown[: SHOWN // 2]} […] {shown[-SHOWN // 2 :]}"
+    return f": {shown}" if shown else ""
+
+
+class Error(Exception):
+    """The base of all of pyoci's exceptions."""
+
+
+# --- before anything is started ---------------------------------------------------------------------------------------------------
+
+
+class InvalidID(Error, ValueError):
+    """The container id cannot be used; conmon and the runtimes make file names of it and check nothing."""
+
+
+class InvalidSpec(Error, ValueError):
+    """The bundle or its config.json cannot be used; the message names the path and the field."""
+
+
+class InvalidOption(Error, ValueError):
+    """An argument of a call makes no sense; the message names it and says what is accepted."""
+
+
+class ExecutableError(Error, OSError):
+    """conmon or the runtime cannot be executed: missing, a directory, not executable, not a program of this machine."""
+
+
+class NoRuntime(Error):
+    """No runtime on this host works. ``tried`` tells why for each candidate."""
+
+    def __init__(self, message: str, tried: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.tried = dict(tried)
+
+
+# --- while starting and talking ---------------------------------------------------------------------------------------------------
+
+
+class SpawnError(Error, OSError):
+    """A process could not be started. ``stage`` is the step that failed, ``filename`` the path it was about, if any."""
+
+    def __init__(self, err: int, message: str, path: str | None = None, stage: str = "") -> None:
+        super().__init__(err, message, path)
+        self.stage = stage
+
+
+class StateDirError(Error, OSError):
+    """The state directory or a file below it cannot be made, written or read."""
+
+
+class ConmonError(Error):
+    """conmon ended or misbehaved. ``returncode`` is its exit code (``-N``: killed by signal N; None: not known), ``stderr`` what it said."""
+
+    def __init__(self, message: str, returncode: int | None = None, stderr: bytes = b"") -> None:
+        super().__init__(message + said(stderr))
+        self.returncode = returncode
+        self.stderr = stderr
+
+
+class ProtocolError(ConmonError):
+    """conmon's message was not what the protocol says; ``received`` keeps at most 64 KiB of it."""
+
+    def __init__(self, message: str, received: bytes = b"") -> None:
+        super().__init__(message)
+        self.received = received
+
+
+class CreateError(Error):
+    """The runtime did not create the container. The message carries what it said; so does ``stderr``."""
+
+    def __init__(self, message: str, stderr: bytes | str = b"") -> None:
+        super().__init__(message + said(stderr))
+        self.stderr = stderr if isinstance(stderr, bytes) else stderr.encode("utf-8", "surrogateescape")
+
+
+class RuntimeFailed(Error):
+    """A call of the runtime failed: ``argv``, ``returncode`` (``-N``: killed by signal N) and ``stderr`` are kept."""
+
+    def __init__(self, step: str, argv: Sequence[str], returncode: int, stderr: bytes) -> None:
+        how = f"exited {returncode}" if returncode >= 0 else f"was killed by signal {-returncode}"
+        super().__init__(f"{step}: {argv[0]} {how}{said(stderr)}")
+        self.argv = list(argv)
+        self.returncode = returncode
+        self.stderr = stderr
+
+
+class Timeout(Error, TimeoutError):
+    """The deadline passed. ``timeout`` is in seconds; what was waited for goes on unless the message says otherwise."""
+
+    def __init__(self, message: str, timeout: float | None = None) -> None:
+        super().__init__(message)
+        self.timeout = timeout
+
+
+# --- about containers -------------------------------------------------------------------------------------------------------------
+
+
+class ContainerExists(Error):
+    """The id is taken; the container that has it was not touched."""
+
+
+class ContainerNotFound(Error):
+    """No container with this id is known here (any more)."""
+
+
+class ContainerStateError(Error):
+    """The container is in a state in which this cannot be done. ``state`` is that state."""
+
+    def __init__(self, message: str, state: str) -> None:
+        super().__init__(message)
+        self.state = state

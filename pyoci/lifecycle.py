@@ -1,0 +1,566 @@
+"""The life of a container: each operation a generator (see ``waiting``), for the blocking and the asyncio face alike."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from signal import SIGCONT, SIGKILL, SIGTERM, Signals
+from socket import SOCK_STREAM
+from time import time_ns
+
+from pyoci import _ffi, cgroups, conmon, runtimes, spec
+from pyoci.errors import (
+    ConmonError,
+    ContainerNotFound,
+    ContainerStateError,
+    CreateError,
+    Error,
+    InvalidOption,
+    ProtocolError,
+    RuntimeFailed,
+    Timeout,
+)
+from pyoci.exits import ExitStatus, combine, parse_exit_file, read_small
+from pyoci.process import (
+    STDERR_LIMIT,
+    Descriptor,
+    Process,
+    ended,
+    invoke,
+    kill_tree,
+    read_capture,
+    read_stat,
+    returncode_of,
+    still_there,
+)
+from pyoci.runtimes import Runtime
+from pyoci.store import RECORD_VERSION, Store, parse_pids, read_record, write_file
+from pyoci.waiting import NEVER, Wait, deadline_in, passed, sooner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from pyoci.process import Output
+    from pyoci.waiting import Operation
+
+CREATE_TIMEOUT = 240.0
+"""Seconds; libpod's ContainerCreateTimeout."""
+CALL_TIMEOUT = 60.0
+"""Seconds for one call of the runtime (start, pause, delete …)."""
+STOP_TIMEOUT = 10.0
+"""Seconds between the stop signal and KILL, as podman and docker have it."""
+CONMON_GRACE = 0.04
+"""Seconds that conmon gets, after init is dead, to write the exit file and end; it needs 1 ms. The exit code is then known without it."""
+ABANDON_TIMEOUT = 10.0
+"""Seconds for ``RUNTIME delete --force`` when a create has failed."""
+
+NULL_STDIO = (-1, -1, -1)
+
+
+class Host:
+    """What all containers of one OCIRuntime share: the executables, the environment of every call, where state lies, and the limits."""
+
+    __slots__ = ("conmon_path", "create_timeout", "env", "env_block", "runtime", "store")
+
+    def __init__(self, conmon_path: str, runtime: Runtime, store: Store, env: Mapping[str, str], create_timeout: float) -> None:
+        self.conmon_path = conmon_path
+        self.runtime = runtime
+        self.store = store
+        self.env = dict(env)
+        self.env_block = _ffi.environment_block(env)
+        self.create_timeout = create_timeout
+
+    def conmon_argv(self, id: str, options: Options) -> list[str]:
+        """conmon's argv for creating this container."""
+        return conmon.arguments(
+            id=id,
+            directory=self.store.path(id),
+            exit_dir=self.store.exits,
+            runtime=self.runtime.path,
+            runtime_args=self.runtime.global_args,
+            log_driver=options.log_driver,
+            stdin=options.stdin,
+            sync_log=options.sync_log,
+        )
+
+
+class Options:
+    """How one container is created, besides its spec."""
+
+    __slots__ = ("log_driver", "stdin", "stdio", "sync_log")
+
+    def __init__(
+        self, *, log_driver: str = "k8s-file", stdio: Sequence[int] = NULL_STDIO, stdin: bool = False, sync_log: bool = False
+    ) -> None:
+        self.log_driver = log_driver
+        self.stdio = stdio
+        self.stdin = stdin
+        self.sync_log = sync_log
+
+
+class Life:
+    """One container, as this process knows it: what lies on disk, and its processes by pidfd."""
+
+    __slots__ = ("_sync", "cgroups_path", "conmon", "directory", "host", "id", "init", "own_pid_namespace", "removed", "status", "stop_signal")
+
+    def __init__(self, host: Host, id: str, directory: str, record: Mapping[str, Any]) -> None:
+        self.host = host
+        self.id = id
+        self.directory = directory
+        self.cgroups_path: str | None = record["cgroups_path"]
+        self.own_pid_namespace: bool = record["own_pid_namespace"]
+        self.stop_signal: int = record["stop_signal"]
+        self.init: Process | None = None
+        self.conmon: Process | None = None
+        self.status: ExitStatus | None = None
+        self.removed = False
+        # Our end of the sync pipe: conmon 2.1.6 dies of EPIPE, without an exit file, when it is closed too early.
+        self._sync: Descriptor | None = None
+
+    def call(self, verb: str, *args: str, timeout: float = CALL_TIMEOUT) -> Operation[Output]:
+        """``RUNTIME VERB [ARGS] ID``. Raises RuntimeFailed."""
+        host = self.host
+        argv = host.runtime.argv(verb, *args)
+        return invoke(f"{verb} {self.id!r}", host.runtime.path, argv, host.env_block, deadline_in(timeout), timeout)
+
+    def has_ended(self) -> bool:
+        return self.status is not None or self.init is None or self.init.has_ended()
+
+
+# --- create -----------------------------------------------------------------------------------------------------------------------
+
+
+def record_of(config: Mapping[str, Any], host: Host) -> dict[str, Any]:
+    """What later operations, in this process or another, must know and cannot ask anybody."""
+    linux = config.get("linux") or {}
+    annotations = config.get("annotations") or {}
+    pid_namespace = next((n for n in linux.get("namespaces") or () if n.get("type") == "pid"), None)
+    return {
+        "version": RECORD_VERSION,
+        "runtime": host.runtime.path,
+        "runtime_root": host.runtime.root,
+        "runtime_args": host.runtime.global_args[2:],
+        "conmon": host.conmon_path,
+        "env": host.env,
+        "cgroups_path": linux.get("cgroupsPath"),
+        # Only if it is new: killing init then ends everything in it (pid_namespaces(7)).
+        "own_pid_namespace": pid_namespace is not None and not pid_namespace.get("path"),
+        "stop_signal": signal_number(annotations.get("org.opencontainers.image.stopSignal") or SIGTERM),
+        "created_ns": time_ns(),
+    }
+
+
+def place_in_cgroup(config: dict[str, Any], id: str) -> dict[str, Any]:
+    """The spec with ``linux.cgroupsPath`` set to ``/pyoci-ID`` where the caller left it open: a place we know and can clean."""
+    linux = config.get("linux") or {}
+    if linux.get("cgroupsPath") or os.geteuid() != 0:
+        return config
+    return {**config, "linux": {**linux, "cgroupsPath": f"/pyoci-{id}"}}
+
+
+def create(host: Host, id: str, config: dict[str, Any], options: Options) -> Operation[Life]:
+    """Creates a container from a checked and resolved spec: afterwards it is "created", held by a conmon of its own.
+
+    Raises ContainerExists, SpawnError, ConmonError, ProtocolError, CreateError, StateDirError, Timeout. Whatever is raised, nothing is left."""
+    deadline = deadline_in(host.create_timeout)
+    config = place_in_cgroup(config, id)
+    record = record_of(config, host)
+    life = Life(host, id, host.store.claim(id), record)
+    first = Process()
+    try:
+        write_file(f"{life.directory}/config.json", spec.encode(config))
+        write_file(f"{life.directory}/record.json", json.dumps(record).encode())
+        return (yield from _launch(life, first, options, deadline))
+    except BaseException:
+        yield from _abandon(life, first)
+        raise
+
+
+def _launch(life: Life, first: Process, options: Options, deadline: int) -> Operation[Life]:
+    host = life.host
+    ours, theirs = map(Descriptor, _ffi.socketpair(SOCK_STREAM))
+    start_ours, start_theirs = map(Descriptor, _ffi.socketpair(SOCK_STREAM))
+    passthrough = options.log_driver == "passthrough"
+    # With passthrough the container gets conmon's own stdio; otherwise conmon's stderr is the only explanation if it fails.
+    capture = Descriptor(-1 if passthrough else _ffi.capture(STDERR_LIMIT))
+    stdin, stdout, stderr = options.stdio
+    env = conmon.environment(host.env, {"_OCI_SYNCPIPE": str(conmon.SYNC_FD), "_OCI_STARTPIPE": str(conmon.START_FD)})
+    first.spawn(
+        host.conmon_path,
+        host.conmon_argv(life.id, options),
+        _ffi.environment_block(env),
+        fds=(stdin, stdout, stderr if passthrough else capture.fd, theirs.fd, start_theirs.fd),
+        cwd=life.directory,  # conmon 2.1.6 writes "oom" to its working directory
+        process_group=True,
+    )
+    theirs.close()
+    start_theirs.close()
+    life._sync = ours
+    # Here conmon waits, and could be moved: it goes on at the first byte.
+    try:
+        os.write(start_ours.fd, b"\0")
+    except BrokenPipeError:
+        pass  # it has ended already, and what it said is read below
+    start_ours.close()
+
+    line = yield from _sync_line(life, ours.fd, deadline)
+    exit = yield from _reap_first(life, first, deadline)
+    if line is None:
+        said = b"" if capture.fd < 0 else read_capture(capture.fd, STDERR_LIMIT)
+        if exit != (0, 0):
+            raise ConmonError(f"creating {life.id!r}: conmon {_how(exit)}", returncode_of(exit), said)
+        raise CreateError(f"creating {life.id!r}: the runtime failed, or succeeded without a pidfile, and said nothing", said)
+    pid = conmon.parse_sync(line, life.id)
+    _identify(life, pid)
+    return life
+
+
+def _how(exit: tuple[int, int]) -> str:
+    return f"was killed by signal {exit[1]}" if exit[1] else f"exited {exit[0]} before it called the runtime"
+
+
+def _sync_line(life: Life, fd: int, deadline: int) -> Operation[bytes | None]:
+    """conmon's line, or None when the pipe closed without one."""
+    reader = _ffi.LineReader(fd, conmon.LINE_LIMIT)
+    while True:
+        try:
+            whole = reader.read()
+        except ConnectionResetError:
+            whole = False
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            raise ProtocolError(
+                f"creating {life.id!r}: conmon's message is longer than {reader.limit} bytes", reader.received
+            ) from None
+        if whole:
+            return reader.received
+        if whole is False:
+            if reader.received:
+                raise ProtocolError(f"creating {life.id!r}: conmon's message was cut off: {reader.received[:200]!r}", reader.received)
+            return None
+        if passed(deadline):
+            raise Timeout(f"creating {life.id!r} took longer than {life.host.create_timeout:g} s", life.host.create_timeout)
+        yield Wait((fd,), (), deadline)
+
+
+def _reap_first(life: Life, first: Process, deadline: int) -> Operation[tuple[int, int]]:
+    """conmon's first process, which ends when the real one has forked off and its pidfile is written."""
+    while (exit := first.reap()) is None:
+        if passed(deadline):
+            raise Timeout(f"creating {life.id!r}: conmon did not go to the background within {life.host.create_timeout:g} s", life.host.create_timeout)
+        yield Wait((first.pidfd,), (), deadline)
+    return exit
+
+
+def _identify(life: Life, pid: int) -> None:
+    """Takes hold of conmon and of the container's init, and writes down who they are. Raises ProtocolError when a pid is not what it
+    should be: nothing unverified is ever signalled."""
+    pidfile = read_small(f"{life.directory}/conmon.pid")
+    if pidfile is None:
+        raise ProtocolError(f"creating {life.id!r}: conmon wrote no {life.directory}/conmon.pid")
+    conmon_pid = conmon.parse_pidfile(pidfile[0], f"{life.directory}/conmon.pid")
+    try:
+        monitor, init = Process.open(conmon_pid), Process.open(pid) if pid > 1 else None
+    except ProcessLookupError:
+        raise CreateError(f"creating {life.id!r}: conmon ({conmon_pid}) or the container's init ({pid}) was killed meanwhile") from None
+    stat, monitor_stat = read_stat(pid), read_stat(conmon_pid)
+    if init is None or stat is None or monitor_stat is None or not _is_conmon_of(conmon_pid, life.directory) or stat.ppid != conmon_pid:
+        raise ProtocolError(f"creating {life.id!r}: pid {pid} is not a child of this container's conmon ({conmon_pid}); it was left alone")
+    life.conmon, life.init = monitor, init
+    write_file(f"{life.directory}/pids", f"{pid} {stat.start_time} {conmon_pid} {monitor_stat.start_time}\n".encode())
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
+            return file.read(65536) or b""
+    except OSError:
+        return b""
+
+
+def _is_conmon_of(pid: int, directory: str) -> bool:
+    return b"\0-b\0" + os.fsencode(directory) + b"\0" in _command_line(pid)
+
+
+def _claimed_by(directory: str) -> list[Process]:
+    """The processes whose command line names this container's directory as bundle: its conmon, and a runtime in the act of creating it,
+    wherever they have been reparented to."""
+    name = os.fsencode(directory)
+    marks = (b"\0-b\0" + name + b"\0", b"\0--bundle\0" + name + b"\0", b"\0--bundle=" + name + b"\0")
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            line = _command_line(int(entry))
+            if any(mark in line for mark in marks):
+                try:
+                    process = Process.open(int(entry))
+                except OSError:
+                    continue
+                if any(mark in _command_line(process.pid) for mark in marks):
+                    found.append(process)
+    return found
+
+
+def _abandon(life: Life, first: Process) -> Operation[None]:
+    """A create has failed: ends and removes everything of it. The id is ours by the claim, and the runtime's state root is ours alone, so
+    nothing here can be somebody else's."""
+    if first.pidfd >= 0:
+        mine = [first, *_claimed_by(life.directory)]
+        yield from kill_tree(mine, reap=first)
+        yield from _kill_leftovers(life)
+        # Its answer does not matter: what is to go is removed below, whether or not the runtime knew of it.
+        try:
+            yield from life.call("delete", "--force", life.id, timeout=ABANDON_TIMEOUT)
+        except (Error, OSError):
+            pass
+        yield from _kill_leftovers(life)
+    _remove(life)
+
+
+def _kill_leftovers(life: Life) -> Operation[None]:
+    """SIGKILL to all that still runs in the container's cgroups."""
+    killed = cgroups.kill_all(_cgroup_directories(life))
+    deadline = deadline_in(2)
+    for process in killed:
+        yield from ended(process, deadline)
+
+
+def _cgroup_directories(life: Life) -> list[str]:
+    path = life.cgroups_path
+    return cgroups.read().directories(path) if path is not None and path.startswith("/") else []
+
+
+def _remove(life: Life) -> None:
+    from pyoci.store import remove_tree
+
+    cgroups.remove(_cgroup_directories(life))
+    remove_tree(f"{life.host.runtime.root}/{life.id}")
+    life.host.store.remove(life.id)
+    life.removed = True
+    life._sync = None
+
+
+# --- finding it again -------------------------------------------------------------------------------------------------------------
+
+
+def load(store: Store, id: str) -> Life:
+    """The container as another process left it. Raises ContainerNotFound."""
+    directory = store.path(id)
+    record = read_record(directory, id)
+    try:
+        runtime = Runtime(record["runtime"], record["runtime_root"], record["runtime_args"])
+        host = Host(record["conmon"], runtime, store, record["env"], CREATE_TIMEOUT)
+        life = Life(host, id, directory, record)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Error(f"{directory}/record.json is damaged: {error!r}") from None
+    found = read_small(f"{directory}/pids", 256)
+    pids = parse_pids(found[0]) if found is not None else None
+    if pids is not None:
+        init, init_start, monitor, monitor_start = pids
+        life.init, life.conmon = still_there(init, init_start), still_there(monitor, monitor_start)
+    return life
+
+
+# --- the rest of a life -----------------------------------------------------------------------------------------------------------
+
+
+def state(life: Life) -> Operation[str]:
+    """``created``, ``running``, ``paused`` or ``stopped``. The runtime is asked only while the container lives. Raises ContainerNotFound."""
+    if life.has_ended():
+        if life.removed or not os.path.isdir(life.directory):
+            raise ContainerNotFound(f"no container {life.id!r}: it was deleted")
+        return "stopped"
+    try:
+        output = yield from life.call("state", life.id)
+    except RuntimeFailed as error:
+        if not runtimes.says_missing(error.stderr):
+            raise
+        if not os.path.isdir(life.directory):
+            raise ContainerNotFound(f"no container {life.id!r}: it was deleted") from None
+        if life.has_ended():
+            return "stopped"
+        raise ContainerStateError(f"the runtime does not know {life.id!r} any more, but its init ({_pid(life)}) is alive", "unknown") from None
+    status, _ = runtimes.parse_state(output.stdout, life.id)
+    return status
+
+
+def _pid(life: Life) -> int:
+    return life.init.pid if life.init is not None else 0
+
+
+def start(life: Life) -> Operation[None]:
+    """Starts what was created. Raises ContainerStateError when it is not in state "created"."""
+    try:
+        yield from life.call("start", life.id)
+    except RuntimeFailed as error:
+        status = yield from state(life)
+        if status == "created":
+            raise
+        raise ContainerStateError(f"cannot start {life.id!r}: it is {status}{_words(error)}", status) from None
+
+
+def _words(error: RuntimeFailed) -> str:
+    from pyoci.errors import said
+
+    return said(error.stderr)
+
+
+def wait(life: Life, timeout: float | None, deadline: int | None = None) -> Operation[ExitStatus]:
+    """Waits for the end of the container's init, by its pidfd. Raises Timeout. After the end, conmon gets a moment to write its exit file;
+    the code does not depend on it where the kernel tells it."""
+    if life.status is None:
+        kernel = None
+        if life.init is not None:
+            if not (yield from ended(life.init, deadline_in(timeout) if deadline is None else deadline)):
+                raise Timeout(f"{life.id!r} did not end within {timeout or 0:g} s; it goes on", timeout)
+            kernel = life.init.exit_code()
+        if life.conmon is not None:
+            # Without the kernel's word there is only conmon's, and it is worth waiting for.
+            yield from ended(life.conmon, deadline_in(CONMON_GRACE if kernel is not None else ABANDON_TIMEOUT))
+        if kernel is None and life.init is not None:
+            kernel = life.init.exit_code()
+        if not os.path.isdir(life.directory) and life.status is None and kernel is None:
+            raise ContainerNotFound(f"no container {life.id!r}: it was deleted")
+        life.status = life.status or _read_exit(life, kernel)
+    return life.status
+
+
+def _read_exit(life: Life, kernel: tuple[int, int] | None) -> ExitStatus:
+    found = read_small(f"{life.directory}/exit") or read_small(f"{life.host.store.exits}/{life.id}")
+    filed = parse_exit_file(found[0]) if found is not None else None
+    finished = found[1] if found is not None else time_ns() if kernel is not None else None
+    return combine(filed, kernel, oom_killed=os.path.lexists(f"{life.directory}/oom"), finished_ns=finished)
+
+
+def signal_number(signal: int | str) -> int:
+    """15, "TERM", "SIGTERM" or "15" → 15. Raises InvalidOption."""
+    try:
+        if isinstance(signal, str) and not signal.isdecimal():
+            name = signal.upper()
+            return int(Signals[name if name.startswith("SIG") else f"SIG{name}"])
+        number = int(signal)
+    except (KeyError, ValueError, TypeError):
+        number = 0
+    if not 1 <= number <= 64:
+        raise InvalidOption(f"{signal!r} is no signal: give a number from 1 to 64 or a name such as TERM")
+    return number
+
+
+def kill(life: Life, signal: int) -> Operation[None]:
+    """Sends a signal to the container's init, through its pidfd. Raises ContainerStateError when it has ended."""
+    if life.has_ended() or life.init is None or not life.init.signal(signal):
+        raise ContainerStateError(f"cannot signal {life.id!r}: it has ended", "stopped")
+    return
+    yield
+
+
+def stop(life: Life, timeout: float, signal: int | None) -> Operation[ExitStatus]:
+    """The stop signal, then SIGKILL to everything in the container when ``timeout`` seconds are over; a paused container is thawed first.
+    Has it ended already, that is fine. Raises ContainerStateError when even SIGKILL does not end it (uninterruptible sleep)."""
+    init = life.init
+    if init is not None and not life.has_ended():
+        frozen = cgroups.read().is_frozen(init.pid)
+        if timeout > 0:
+            init.signal(signal or life.stop_signal)
+        if frozen:
+            yield from resume(life)
+        if timeout <= 0 or not (yield from ended(init, deadline_in(timeout))):
+            init.signal(SIGKILL)
+            if not (yield from ended(init, deadline_in(ABANDON_TIMEOUT))):
+                stat = read_stat(init.pid)
+                doing = f"in state {stat.state}" if stat is not None else "still there"
+                raise ContainerStateError(
+                    f"cannot stop {life.id!r}: its init ({init.pid}) is {doing} {ABANDON_TIMEOUT:g} s after SIGKILL", "running"
+                )
+    if not life.own_pid_namespace and not life.removed:
+        yield from _kill_leftovers(life)
+    return (yield from wait(life, None))
+
+
+def pause(life: Life) -> Operation[None]:
+    """Freezes all processes of the container. Raises ContainerStateError unless it is running."""
+    yield from _switch(life, "pause", "paused")
+
+
+def resume(life: Life) -> Operation[None]:
+    """Thaws a paused container. Raises ContainerStateError unless it is paused."""
+    yield from _switch(life, "resume", "running")
+
+
+def _switch(life: Life, verb: str, wanted: str) -> Operation[None]:
+    # crun pauses what is paused, and even what is only created; runc does not. Asked first, both are alike.
+    status = yield from state(life)
+    if status != ("running" if verb == "pause" else "paused"):
+        raise ContainerStateError(f"cannot {verb} {life.id!r}: it is {status}", status)
+    try:
+        yield from life.call(verb, life.id)
+    except RuntimeFailed as error:
+        status = yield from state(life)
+        if status == wanted:
+            return
+        if status == "stopped":
+            raise ContainerStateError(f"cannot {verb} {life.id!r}: it has ended{_words(error)}", status) from None
+        raise
+
+
+def delete(life: Life, force: bool) -> Operation[None]:
+    """Removes an ended container: from the runtime, its cgroups, its files. With ``force`` a living one is killed first. Raises
+    ContainerStateError for a living one, or while somebody else deletes it; ContainerNotFound when it is gone already."""
+    lock = _lock_for_delete(life)
+    if not life.has_ended():
+        if not force:
+            raise ContainerStateError(f"cannot delete {life.id!r}: it has not ended; stop it first, or use force", "running")
+        yield from stop(life, 0, None)
+    # What the exit was must not go with the files.
+    yield from wait(life, None)
+    if not life.own_pid_namespace:
+        yield from _kill_leftovers(life)
+    try:
+        yield from life.call("delete", life.id)
+    except RuntimeFailed as error:
+        if not runtimes.says_missing(error.stderr):
+            # Both runtimes can stumble over half a state; with force they remove what there is.
+            yield from life.call("delete", "--force", life.id)
+    if life.conmon is not None and not (yield from ended(life.conmon, deadline_in(CONMON_GRACE))):
+        # Stopped, or stuck on a log or a client: it has nothing left to do.
+        yield from kill_tree([life.conmon])
+    if life.conmon is not None:
+        _reap_adopted(life.conmon)
+    _remove(life)
+    lock.close()
+
+
+def _reap_adopted(process: Process) -> None:
+    """When we are PID 1 or a subreaper, conmon became our child: no zombie of it may stay."""
+    try:
+        _ffi.pidfd_reap(process.pidfd)
+    except OSError:
+        pass
+
+
+def _lock_for_delete(life: Life) -> Descriptor:
+    try:
+        lock = Descriptor(os.open(life.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError:
+        life.removed = True
+        raise ContainerNotFound(f"no container {life.id!r}: it was deleted") from None
+    try:
+        fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ContainerStateError(f"{life.id!r} is being deleted by somebody else", "stopped") from None
+    return lock
+
+
+def leave(life: Life, *, failed: bool) -> Operation[None]:
+    """The end of a ``with`` block: stopped and deleted; killed at once when the block failed. Deleted inside the block is fine."""
+    try:
+        if not life.removed:
+            yield from stop(life, 0 if failed else STOP_TIMEOUT, None)
+            yield from delete(life, force=True)
+    except ContainerNotFound:
+        pass

@@ -1,0 +1,271 @@
+"""Processes by pidfd: starting one, running a tool to its end under a deadline, and ending a whole tree.
+
+A pidfd never means another process; a pid can. So every signal goes through a pidfd, and what is read from /proc by number is read while a
+pidfd of that number is held, and the process was then still there.
+"""
+
+from __future__ import annotations
+
+import os
+from signal import SIGKILL, SIGSTOP
+
+from pyoci import _ffi
+from pyoci.errors import RuntimeFailed, Timeout
+from pyoci.waiting import Wait, deadline_in, passed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pyoci.waiting import Operation
+
+STDERR_LIMIT = 64 * 1024
+STDOUT_LIMIT = 4 * 1024 * 1024
+KILL_GRACE = 2.0
+"""Seconds in which a process that was sent SIGKILL is expected to be gone; longer means uninterruptible sleep (D state)."""
+
+
+class Descriptor:
+    """An open descriptor, closed when nobody holds it any more. Who waits on ``fd`` holds the owner, so it is never closed and reused
+    under a waiting thread."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Process:
+    """A process that is known by a pidfd. Ours to reap if ``spawn`` made it."""
+
+    __slots__ = ("_struct", "pidfd")
+
+    def __init__(self) -> None:
+        self._struct = _ffi.new_process()
+        self.pidfd = -1
+
+    @classmethod
+    def open(cls, pid: int) -> Process:
+        """Raises ProcessLookupError when there is none."""
+        self = cls()
+        self._struct.pidfd = _ffi.pidfd_open(pid)
+        self._struct.pid = pid
+        self.pidfd = self._struct.pidfd
+        return self
+
+    def spawn(
+        self,
+        path: str,
+        argv: Sequence[str],
+        env: tuple[bytes, int],
+        *,
+        fds: Sequence[int] = (-1, -1, -1),
+        cwd: str | None = None,
+        process_group: bool = False,
+        cgroup: int = -1,
+        cgroup_procs: Sequence[int] = (),
+    ) -> Process:
+        """Starts a program as this process (see ``_ffi.spawn``). Raises SpawnError."""
+        _ffi.spawn(
+            path, argv, env, self._struct, fds=fds, cwd=cwd, process_group=process_group, cgroup=cgroup, cgroup_procs=cgroup_procs
+        )
+        self.pidfd = self._struct.pidfd
+        return self
+
+    @property
+    def pid(self) -> int:
+        return int(self._struct.pid)
+
+    def signal(self, signal: int) -> bool:
+        """Sends a signal; False when the process is gone."""
+        return self._struct.pidfd >= 0 and _ffi.pidfd_signal(self._struct.pidfd, signal)
+
+    def has_ended(self) -> bool:
+        """It is dead, though perhaps not yet reaped."""
+        return bool(_ffi.poll((self._struct.pidfd,), (), 0))
+
+    def reap(self) -> tuple[int, int] | None:
+        """(code, signal) of our own child that ended, None while it runs. Where SIGCHLD is ignored, or somebody else in this program
+        reaped it, the kernel is asked (Linux 6.15); code -1 with signal 0 means that nobody knows."""
+        try:
+            return _ffi.pidfd_reap(self._struct.pidfd)
+        except ChildProcessError:
+            return _ffi.pidfd_exit_info(self._struct.pidfd) or (-1, 0)
+
+    def exit_code(self) -> tuple[int, int] | None:
+        """(code, signal) of a dead process that is not our child, None if the kernel does not tell: from the pidfd once it was reaped
+        (Linux 6.15), before that from its zombie."""
+        told = _ffi.pidfd_exit_info(self._struct.pidfd)
+        if told is not None:
+            return told
+        stat = read_stat(self.pid)
+        told = _ffi.pidfd_exit_info(self._struct.pidfd)  # reaped meanwhile: then the number may already be another's
+        if told is not None or stat is None or stat.state not in "ZX" or stat.exit_code is None or not self.signal(0):
+            return told
+        return (-1, stat.exit_code & 0x7F) if stat.exit_code & 0x7F else (stat.exit_code >> 8 & 0xFF, 0)
+
+    def close(self) -> None:
+        struct = self._struct
+        fd, struct.pidfd, self.pidfd = struct.pidfd, -1, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Stat:
+    """The fields of /proc/PID/stat that matter here (proc_pid_stat(5))."""
+
+    __slots__ = ("exit_code", "ppid", "start_time", "state")
+
+    def __init__(self, state: str, ppid: int, start_time: int, exit_code: int | None) -> None:
+        self.state = state
+        self.ppid = ppid
+        self.start_time = start_time
+        self.exit_code = exit_code
+
+
+def read_stat(pid: int) -> Stat | None:
+    """None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            # The name, in parentheses, can hold anything, so count from its end: state is field 3.
+            fields = file.read(4096).rpartition(b")")[2].split()
+    except OSError:  # ENOENT; ESRCH when it goes away between open and read
+        return None
+    return Stat(fields[0].decode(), int(fields[1]), int(fields[19]), int(fields[49]) if len(fields) > 49 else None)
+
+
+def ended(process: Process, deadline: int) -> Operation[bool]:
+    """Waits until a process is dead; False at the deadline."""
+    while not process.has_ended():
+        if passed(deadline):
+            return False
+        yield Wait((process.pidfd,), (), deadline)
+    return True
+
+
+class Output:
+    """How a tool ended, and what it said."""
+
+    __slots__ = ("returncode", "stderr", "stdout")
+
+    def __init__(self, returncode: int, stdout: bytes, stderr: bytes) -> None:
+        self.returncode = returncode
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+def returncode_of(exit: tuple[int, int]) -> int:
+    """As subprocess tells it: the code, or -N for signal N."""
+    code, signal = exit
+    return -signal if signal else code
+
+
+def read_capture(fd: int, limit: int) -> bytes:
+    """What was written to ``_ffi.capture``: its end is the last byte that is not NUL, for the file has its full size from the start."""
+    parts: list[bytes] = []
+    at = 0
+    while at < limit:
+        part = os.pread(fd, min(65536, limit - at), at)
+        stripped = part.rstrip(b"\0")
+        parts.append(stripped if len(stripped) < len(part) else part)
+        if len(stripped) < len(part) or not part:
+            break
+        at += len(part)
+    return b"".join(parts)
+
+
+def invoke(
+    step: str, path: str, argv: Sequence[str], env: tuple[bytes, int], deadline: int, timeout: float | None, *, check: bool = True
+) -> Operation[Output]:
+    """Runs a tool to its end: stdin is /dev/null, stdout and stderr are captured (bounded), never ours. At the deadline, or when we are
+    interrupted, it dies with all its descendants. Raises SpawnError, Timeout, and with ``check`` RuntimeFailed."""
+    out, err = Descriptor(_ffi.capture(STDOUT_LIMIT)), Descriptor(_ffi.capture(STDERR_LIMIT))
+    tool = Process()
+    try:
+        tool.spawn(path, argv, env, fds=(-1, out.fd, err.fd), process_group=True)
+        while (exit := tool.reap()) is None:
+            if passed(deadline):
+                raise Timeout(f"{step}: {path} did not end within {timeout:g} s and was killed", timeout)
+            yield Wait((tool.pidfd,), (), deadline)
+    except BaseException:
+        yield from kill_tree([tool], reap=tool)
+        raise
+    output = Output(returncode_of(exit), read_capture(out.fd, STDOUT_LIMIT), read_capture(err.fd, STDERR_LIMIT))
+    out.close()
+    err.close()
+    tool.close()
+    if check and output.returncode != 0:
+        raise RuntimeFailed(step, [path, *argv[1:]], output.returncode, output.stderr)
+    return output
+
+
+def descendants(roots: set[int]) -> list[int]:
+    """The pids below these, from one look at all of /proc. A process whose parent has died is not found: hold a subreaper above it."""
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            stat = read_stat(int(name))
+            if stat is not None:
+                parents[int(name)] = stat.ppid
+    below: set[int] = set()
+    grown = True
+    while grown:
+        new = {pid for pid, parent in parents.items() if (parent in roots or parent in below) and pid not in below}
+        below |= new
+        grown = bool(new)
+    return sorted(below)
+
+
+def kill_tree(roots: Iterable[Process], *, reap: Process | None = None, grace: float = KILL_GRACE) -> Operation[bool]:
+    """SIGKILL to these processes and to all below them, however they fork meanwhile; True when all are dead within ``grace`` seconds.
+
+    Everything found is stopped before it is looked below, so that nothing new appears behind our back, and all is killed at the end. A
+    process is identified by its pidfd, taken before its parent is read a second time."""
+    held: dict[int, Process] = {root.pid: root for root in roots if root.pidfd >= 0}
+    if not held:
+        return True
+    for process in held.values():
+        process.signal(SIGSTOP)
+    while True:
+        new = [pid for pid in descendants(set(held)) if pid not in held]
+        for pid in new:
+            try:
+                process = Process.open(pid)
+            except OSError:
+                continue
+            stat = read_stat(pid)
+            if stat is not None and (stat.ppid in held or stat.ppid in new):
+                process.signal(SIGSTOP)
+                held[pid] = process
+        if not any(pid in held for pid in new):
+            break
+    for process in held.values():
+        process.signal(SIGKILL)
+    deadline = deadline_in(grace)
+    gone = True
+    for process in held.values():
+        gone = (yield from ended(process, deadline)) and gone
+    if reap is not None and reap.pidfd >= 0 and reap.has_ended():
+        reap.reap()
+    return gone
+
+
+def still_there(pid: int, start_time: int) -> Process | None:
+    """The process that had this pid and start time (clock ticks since boot), or None if it is gone and the number perhaps another's."""
+    try:
+        process = Process.open(pid)
+    except OSError:
+        return None
+    stat = read_stat(pid)
+    return process if stat is not None and stat.start_time == start_time else None

@@ -1,0 +1,199 @@
+"""The OCI runtimes: calls to argv, the meaning of their words, and which one works on this host."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+
+from pyoci import cgroups
+from pyoci.errors import ExecutableError, NoRuntime, ProtocolError
+from pyoci.process import invoke
+from pyoci.waiting import deadline_in, drive
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+CANDIDATES = ("crun", "runc")
+"""The fastest first."""
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/libexec/podman:/usr/lib/podman"
+PROBE_TIMEOUT = 10.0
+CAP_SYS_RESOURCE = 24
+
+
+# --- executables ------------------------------------------------------------------------------------------------------------------
+
+
+def find_executable(name: str, search: str | None = None) -> str:
+    """The absolute path of a program by name (searched in PATH, then where distributions put it) or by path; checked. Raises
+    ExecutableError that says what is wrong with it."""
+    if "/" in name:
+        path = os.path.abspath(name)
+        check_executable(path)
+        return path
+    looked = [d for d in f"{os.environ.get('PATH', '') if search is None else search}:{SEARCH_PATH}".split(":") if d.startswith("/")]
+    wrong: ExecutableError | None = None
+    for directory in dict.fromkeys(looked):
+        path = f"{directory}/{name}"
+        if os.path.lexists(path):
+            try:
+                check_executable(path)
+            except ExecutableError as error:
+                wrong = wrong or error
+            else:
+                return path
+    raise wrong or ExecutableError(2, f"{name!r} was not found in {':'.join(dict.fromkeys(looked))}; install it (Debian: apt install {name})", name)
+
+
+def check_executable(path: str) -> None:
+    """Raises ExecutableError unless execve(2) of this file can work: a regular file, executable for us, a script or an ELF file of the
+    machine that we run on ourselves."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise ExecutableError(error.errno, f"cannot execute {path}: {error.strerror}", path) from None
+    if stat.S_ISDIR(mode):
+        raise ExecutableError(21, f"cannot execute {path}: it is a directory", path)
+    if not stat.S_ISREG(mode):
+        raise ExecutableError(13, f"cannot execute {path}: it is not a regular file", path)
+    if not os.access(path, os.X_OK):
+        raise ExecutableError(13, f"cannot execute {path}: it is not executable (mode {stat.S_IMODE(mode):04o})", path)
+    try:
+        head = _head(path)
+    except OSError:
+        return  # executable but not readable: execve will tell
+    if head[:2] == b"#!":
+        return
+    ours = _head("/proc/self/exe")
+    # e_ident: magic, class, byte order; e_machine at 18 (elf(5)).
+    if head[:6] != ours[:6] or head[18:20] != ours[18:20]:
+        kind = "an ELF file for another machine" if head[:4] == b"\x7fELF" else "neither a script nor an ELF file"
+        raise ExecutableError(8, f"cannot execute {path}: it is {kind}", path)
+
+
+def _head(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return os.read(fd, 20)
+    finally:
+        os.close(fd)
+
+
+# --- calls ------------------------------------------------------------------------------------------------------------------------
+
+
+class Runtime:
+    """A runtime's binary with the global arguments of every call; all of them are pure."""
+
+    __slots__ = ("global_args", "name", "path", "root")
+
+    def __init__(self, path: str, root: str, extra_args: Sequence[str] = ()) -> None:
+        self.path = path
+        self.name = os.path.basename(path)
+        self.root = root
+        # A state root of our own: no id of another tool is in the way of ours, and nothing that we delete can be theirs.
+        self.global_args = ["--root", root, *extra_args]
+
+    def argv(self, verb: str, *args: str) -> list[str]:
+        return [self.name, *self.global_args, verb, *args]
+
+
+def parse_version(output: bytes) -> tuple[int, ...] | None:
+    """The version in the first line of ``--version``: ``crun version 1.8.1``, ``runc version 1.1.5+ds1``."""
+    match = re.search(rb"version (\d{1,9}(?:\.\d{1,9})*)", output[:4096])
+    return tuple(int(part) for part in match.group(1).split(b".")) if match else None
+
+
+STATUSES = frozenset(("creating", "created", "running", "paused", "stopped"))
+
+
+def parse_state(output: bytes, id: str) -> tuple[str, int]:
+    """(status, pid) of ``RUNTIME state`` (runtime-spec, "Query State"). Raises ProtocolError for anything else: garbage is not "gone"."""
+    try:
+        state = json.loads(output)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"the runtime's state of {id!r} is not JSON ({error}): {output[:200]!r}", output[:65536]) from None
+    if not isinstance(state, dict) or state.get("id") != id or state.get("status") not in STATUSES:
+        raise ProtocolError(f"the runtime's state of {id!r} is not a state: {output[:200]!r}", output[:65536])
+    pid = state.get("pid", 0)
+    if type(pid) is not int or pid < 0:
+        raise ProtocolError(f"the runtime's state of {id!r} has no usable pid: {output[:200]!r}", output[:65536])
+    return state["status"], pid
+
+
+def says_missing(stderr: bytes) -> bool:
+    """A failed call said that the container is not there: runc "container does not exist", crun "error opening file `…/ID/status`: No such
+    file or directory"."""
+    return b"does not exist" in stderr or (b"/status" in stderr and b"No such file or directory" in stderr)
+
+
+def says_program(stderr: bytes) -> int | None:
+    """127 when a failed create means that the container's program is not there, 126 when it cannot be executed, as shells say; else None."""
+    text = stderr.decode("utf-8", "replace")
+    if re.search(r"executable file [`\"']?.*[`\"']? not found in \$PATH|exec(?::| of| failed).*no such file or directory", text, re.I):
+        return 127
+    if re.search(r"cannot find executable|open executable.*No such file|stat [^:]*: no such file or directory: unknown", text, re.I):
+        return 127
+    if re.search(r"exec.*(permission denied|exec format error|is a directory)|open executable.*Permission denied", text, re.I):
+        return 126
+    return None
+
+
+# --- which one --------------------------------------------------------------------------------------------------------------------
+
+
+def unfit(path: str, env: Mapping[str, str]) -> str | None:
+    """Why a runtime that is installed cannot work on this host, or None. Known rules, not a trial: a container costs more than a look."""
+    if os.path.basename(path) != "crun":
+        return None
+    layout = cgroups.read().layout
+    if layout == "hybrid":
+        return "crun refuses hybrid cgroups (v1 controllers with a cgroup2 mount beside them); runc works there"
+    if layout == "v2" and not has_capability(CAP_SYS_RESOURCE):
+        version = version_of(path, env)
+        if version is not None and version < (1, 14, 1):
+            return "crun before 1.14.1 needs CAP_SYS_RESOURCE on cgroup v2 (setrlimit RLIMIT_MEMLOCK); runc or a newer crun works there"
+    return None
+
+
+def version_of(path: str, env: Mapping[str, str]) -> tuple[int, ...] | None:
+    from pyoci._ffi import environment_block
+
+    call = invoke(f"asking {path} for its version", path, [path, "--version"], environment_block(env), deadline_in(PROBE_TIMEOUT), PROBE_TIMEOUT)
+    return parse_version(drive(call).stdout)
+
+
+def has_capability(capability: int) -> bool:
+    """In our effective set (capabilities(7))."""
+    with open("/proc/self/status", "rb") as file:
+        effective = re.search(rb"^CapEff:\s*([0-9a-f]+)", file.read(), re.M)
+    return effective is not None and bool(int(effective.group(1), 16) >> capability & 1)
+
+
+_chosen: dict[str, str] = {}
+
+
+def choose(env: Mapping[str, str]) -> str:
+    """The path of the fastest runtime that works on this host; found once per process. Raises NoRuntime."""
+    key = os.environ.get("PATH", "")
+    if key in _chosen:
+        return _chosen[key]
+    tried: dict[str, str] = {}
+    for name in CANDIDATES:
+        try:
+            path = find_executable(name)
+            why = unfit(path, env)
+        except Exception as error:
+            why = str(error)
+        if why is None:
+            _chosen[key] = path
+            import logging
+
+            without = "".join(f"; not {other}: {reason}" for other, reason in tried.items())
+            logging.getLogger("pyoci").debug("chose %s at %s%s", name, path, without)
+            return path
+        tried[name] = why
+    reasons = "; ".join(f"{name}: {why}" for name, why in tried.items())
+    raise NoRuntime(f"no OCI runtime works on this host: {reasons}. Install one (Debian: apt install runc, or crun), or name one by its path", tried)

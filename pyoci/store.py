@@ -1,0 +1,154 @@
+"""State on disk: one directory per container, ``<state dir>/containers/ID``, from which any process can take the container up again.
+
+    config.json   the spec as the runtime gets it          exit, oom     conmon's word on how it ended
+    record.json   which runtime, which arguments, …        log           the container's output (k8s-file)
+    pids          init and conmon with their start times   ctl, attach   conmon's control FIFO and socket
+    pidfile, conmon.pid   written by the runtime and by conmon
+
+mkdir of that directory is the lock on the id; a flock on it, while it is there, is the lock on its deletion.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+
+from pyoci import ids
+from pyoci.conmon import check_directory
+from pyoci.errors import ContainerExists, ContainerNotFound, Error, InvalidOption, StateDirError
+from pyoci.exits import read_small
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+RECORD_VERSION = 1
+MODE = 0o750
+
+
+def default_directory(env: Mapping[str, str]) -> str:
+    """Root: /run/pyoci. Others: $XDG_RUNTIME_DIR/pyoci."""
+    if os.geteuid() == 0:
+        return "/run/pyoci"
+    runtime_dir = env.get("XDG_RUNTIME_DIR", "")
+    if not runtime_dir.startswith("/"):
+        raise InvalidOption("XDG_RUNTIME_DIR is not set, so there is no place for state: log in with a session, set it, or give state_dir=")
+    return f"{runtime_dir}/pyoci"
+
+
+class Store:
+    """The state directory."""
+
+    __slots__ = ("containers", "directory", "exits")
+
+    def __init__(self, directory: str) -> None:
+        check_directory(directory)
+        self.directory = directory
+        self.containers = f"{directory}/containers"
+        self.exits = f"{directory}/exits"
+
+    def prepare(self) -> None:
+        """Makes the directories, closed to others. Raises StateDirError when that fails or when they belong to somebody else."""
+        for path in (self.directory, self.containers, self.exits):
+            try:
+                os.makedirs(path, MODE, exist_ok=True)
+                status = os.lstat(path)
+            except OSError as error:
+                raise StateDirError(error.errno, f"making the state directory {path}: {error.strerror}", path) from None
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+                raise StateDirError(1, f"the state directory {path} must be a directory of our own that nobody else can write to", path)
+
+    def path(self, id: str) -> str:
+        return f"{self.containers}/{ids.check(id)}"
+
+    def claim(self, id: str) -> str:
+        """Makes the container's directory: of any number of claims of one id exactly one succeeds. Raises ContainerExists."""
+        path = self.path(id)
+        for attempt in (1, 2):
+            try:
+                os.mkdir(path, MODE)
+                return path
+            except FileExistsError:
+                raise ContainerExists(f"the id {id!r} is taken: {path} exists; delete that container, or use another id") from None
+            except FileNotFoundError:
+                if attempt == 2:
+                    raise
+                self.prepare()
+            except OSError as error:
+                raise StateDirError(error.errno, f"making {path}: {error.strerror}", path) from None
+        raise AssertionError
+
+    def ids(self) -> list[str]:
+        """The ids of all containers here, sorted."""
+        try:
+            names = os.listdir(self.containers)
+        except FileNotFoundError:
+            return []
+        return sorted(names)
+
+    def remove(self, id: str) -> None:
+        """Removes what is on disk of a container; nothing there is fine."""
+        for path in (f"{self.exits}/{id}",):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+        remove_tree(self.path(id))
+
+
+def write_file(path: str, content: bytes) -> None:
+    """A new file, or StateDirError that names it."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(fd, view) :]
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise StateDirError(error.errno, f"writing {path}: {error.strerror}", path) from None
+
+
+def read_record(directory: str, id: str) -> dict[str, Any]:
+    """The record of a container. Raises ContainerNotFound when there is none, Error when it is not one of ours."""
+    found = read_small(f"{directory}/record.json", 1 << 20)
+    if found is None:
+        raise ContainerNotFound(f"no container {id!r}: there is no {directory}/record.json")
+    try:
+        record = json.loads(found[0])
+    except (ValueError, RecursionError) as error:
+        raise Error(f"{directory}/record.json cannot be read: {error}") from None
+    if not isinstance(record, dict) or record.get("version") != RECORD_VERSION:
+        raise Error(f"{directory}/record.json was written by another version of pyoci")
+    return record
+
+
+def parse_pids(content: bytes) -> tuple[int, int, int, int] | None:
+    """(init, its start time, conmon, its start time) of the pids file; None if it is not one."""
+    words = content.split()
+    if len(words) != 4 or not all(word.isdigit() and len(word) < 20 for word in words):
+        return None
+    init, init_start, conmon, conmon_start = (int(word) for word in words)
+    return (init, init_start, conmon, conmon_start) if init > 1 and conmon > 1 else None
+
+
+def remove_tree(path: str) -> None:
+    """Removes a directory of ours with all in it; follows no link and crosses no mount that is not empty. Gone already is fine."""
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    remove_tree(entry.path)
+                else:
+                    try:
+                        os.unlink(entry.path)
+                    except FileNotFoundError:
+                        pass
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise StateDirError(error.errno, f"removing {path}: {error.strerror}", path) from None

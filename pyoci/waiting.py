@@ -1,0 +1,197 @@
+"""Drives operations. An operation is a generator: it does its work in small steps that never block and yields a Wait when it must.
+
+It is sent the set of descriptors that are ready: empty when the deadline passed, or for no reason at all (a signal arrived), so that an
+operation always looks at the clock and at its descriptors itself. An exception in the driver (KeyboardInterrupt, a cancelled task) is
+thrown into the operation, which may yield again while it cleans up. psycopg's generators.py and waiting.py are the model.
+"""
+
+from __future__ import annotations
+
+import select
+from heapq import heappop, heappush
+from time import monotonic_ns
+
+from pyoci._ffi import NEVER, POLLIN, POLLOUT, poll
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Sequence
+    from typing import Any, TypeAlias, TypeVar
+
+    T = TypeVar("T")
+    Operation: TypeAlias = "Generator[Wait, set[int], T]"
+
+
+class Wait:
+    """Wake me when one of these descriptors is ready, or at the deadline (CLOCK_MONOTONIC, nanoseconds)."""
+
+    __slots__ = ("deadline", "read", "write")
+
+    def __init__(self, read: Sequence[int], write: Sequence[int] = (), deadline: int = NEVER) -> None:
+        self.read = read
+        self.write = write
+        self.deadline = deadline
+
+
+def deadline_in(timeout: float | None) -> int:
+    """The deadline that is ``timeout`` seconds from now; None: never."""
+    return NEVER if timeout is None else monotonic_ns() + int(max(timeout, 0) * 1_000_000_000)
+
+
+def passed(deadline: int) -> bool:
+    return deadline != NEVER and monotonic_ns() >= deadline
+
+
+def sooner(a: int, b: int) -> int:
+    """The earlier of two deadlines."""
+    return b if a == NEVER else a if b == NEVER else min(a, b)
+
+
+def drive(operation: Operation[T]) -> T:
+    """Runs one operation to its end; the calling thread waits in poll(2) with the interpreter lock released."""
+    ready: set[int] = set()
+    error: BaseException | None = None
+    started = False
+    while True:
+        try:
+            if error is not None:
+                thrown, error = error, None
+                wait = operation.throw(thrown)
+            elif started:
+                wait = operation.send(ready)
+            else:
+                started = True
+                wait = next(operation)
+            ready = poll(wait.read, wait.write, wait.deadline)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        except BaseException as e:
+            if operation.gi_frame is None:  # the operation itself ended with this
+                raise
+            error = e
+
+
+class Many:
+    """Drives any number of operations on one thread, on one epoll. Not for use from several threads."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._waits: dict[Any, tuple[Wait, int, Callable[[Any, BaseException | None], object]]] = {}
+        self._waiting: dict[int, dict[Any, int]] = {}  # descriptor -> operation -> events
+        self._deadlines: list[tuple[int, int, Any]] = []
+        self._turn = 0
+
+    def __len__(self) -> int:
+        return len(self._waits)
+
+    def add(self, operation: Operation[T], done: Callable[[T | None, BaseException | None], object]) -> None:
+        """Starts an operation; ``done(result, error)`` is called when it ends, which may be at once."""
+        self._advance(operation, lambda: next(operation), done)
+
+    def step(self, deadline: int = NEVER) -> None:
+        """Waits until something is ready or a deadline passes, and advances what that concerns."""
+        while self._deadlines and not self._is_current(self._deadlines[0]):
+            heappop(self._deadlines)
+        nearest = sooner(deadline, self._deadlines[0][0] if self._deadlines else NEVER)
+        # The system call counts in milliseconds, rounded up by select.epoll: never early.
+        timeout = None if nearest == NEVER else max(nearest - monotonic_ns(), 0) / 1_000_000_000
+        ready: dict[Any, set[int]] = {}
+        for fd, _ in self._epoll.poll(timeout):
+            for operation in self._waiting.get(fd, ()):
+                ready.setdefault(operation, set()).add(fd)
+        now = monotonic_ns()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            entry = heappop(self._deadlines)
+            if self._is_current(entry):
+                ready.setdefault(entry[2], set())
+        for operation, fds in ready.items():
+            self._resume(operation, lambda operation=operation, fds=fds: operation.send(fds))  # type: ignore[misc]
+
+    def throw(self, operation: Operation[Any], error: BaseException) -> None:
+        """Throws into a waiting operation, which then cleans up and ends."""
+        if operation in self._waits:
+            self._resume(operation, lambda: operation.throw(error))
+
+    def close(self) -> None:
+        self._epoll.close()
+
+    def _is_current(self, entry: tuple[int, int, Any]) -> bool:
+        wait = self._waits.get(entry[2])
+        return wait is not None and wait[1] == entry[1]
+
+    def _resume(self, operation: Operation[Any], step: Callable[[], Wait]) -> None:
+        wait, _, done = self._waits.pop(operation)
+        for fd in {*wait.read, *wait.write}:
+            self._unregister(fd, operation)
+        self._advance(operation, step, done)
+
+    def _advance(self, operation: Operation[Any], step: Callable[[], Wait], done: Callable[[Any, BaseException | None], object]) -> None:
+        try:
+            wait = step()
+        except StopIteration as stop:
+            done(stop.value, None)
+            return
+        except BaseException as error:
+            done(None, error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        self._turn += 1
+        self._waits[operation] = (wait, self._turn, done)
+        for fd in wait.read:
+            self._register(fd, operation, POLLIN)
+        for fd in wait.write:
+            self._register(fd, operation, POLLOUT)
+        if wait.deadline != NEVER:
+            heappush(self._deadlines, (wait.deadline, self._turn, operation))
+
+    def _register(self, fd: int, operation: Any, events: int) -> None:
+        holders = self._waiting.setdefault(fd, {})
+        holders[operation] = holders.get(operation, 0) | events
+        self._update(fd, holders, new=len(holders) == 1 and holders[operation] == events)
+
+    def _unregister(self, fd: int, operation: Any) -> None:
+        holders = self._waiting[fd]
+        holders.pop(operation, None)
+        if holders:
+            self._update(fd, holders, new=False)
+        else:
+            del self._waiting[fd]
+            self._epoll.unregister(fd)
+
+    def _update(self, fd: int, holders: dict[Any, int], *, new: bool) -> None:
+        events = 0
+        for wanted in holders.values():
+            events |= wanted
+        if new:
+            self._epoll.register(fd, events)
+        else:
+            self._epoll.modify(fd, events)
+
+
+def drive_all(operations: Iterable[Operation[T]]) -> list[T | BaseException]:
+    """Runs operations side by side on one thread; each one's result, or the exception it ended with, in the order given."""
+    results: dict[int, T | BaseException] = {}
+    many = Many()
+    started: list[Operation[T]] = []
+
+    def keep(i: int) -> Callable[[T | None, BaseException | None], object]:
+        return lambda value, error: results.__setitem__(i, error if error is not None else value)  # type: ignore[arg-type]
+
+    try:
+        for i, operation in enumerate(operations):
+            started.append(operation)
+            many.add(operation, keep(i))
+        interrupt: BaseException | None = None
+        while many:
+            try:
+                many.step()
+            except BaseException as e:
+                interrupt = e
+                for operation in started:
+                    many.throw(operation, e)
+        if interrupt is not None:
+            raise interrupt
+        return [results[i] for i in range(len(started))]
+    finally:
+        many.close()
