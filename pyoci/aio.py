@@ -11,19 +11,19 @@ from time import monotonic_ns
 
 from pyoci import lifecycle, oneshot
 from pyoci.container import ContainerBase
-from pyoci.errors import ContainerNotFound
-from pyoci.runtime import RuntimeBase
+from pyoci.runtime import RuntimeBase, loaded
 from pyoci.store import Store, default_directory
 from pyoci.waiting import NEVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Any, Self, TypeVar, Unpack
 
     from pyoci.container import State
     from pyoci.exits import ExitStatus
+    from pyoci.oneshot import RunOptions
     from pyoci.waiting import Operation, Wait
 
     T = TypeVar("T")
@@ -58,14 +58,15 @@ async def _wait(wait: Wait) -> set[int]:
     woken: asyncio.Future[None] = loop.create_future()
     ready: set[int] = set()
 
-    def wake(fd: int) -> None:
-        ready.add(fd)
+    def wake(fd: int | None = None) -> None:
+        if fd is not None:
+            ready.add(fd)
         if not woken.done():
             woken.set_result(None)
 
     timer = None
     if wait.deadline != NEVER:
-        timer = loop.call_later(max(wait.deadline - monotonic_ns(), 0) / 1e9, lambda: woken.done() or woken.set_result(None))
+        timer = loop.call_later(max(wait.deadline - monotonic_ns(), 0) / 1e9, wake)
     # A loop knows one callback per descriptor, and two tasks may wait for one pidfd: each waits on a duplicate of its own.
     duplicates: list[tuple[int, bool]] = []
     try:
@@ -149,10 +150,18 @@ class OCIRuntime(RuntimeBase):
 
     async def list(self) -> list[Container]:
         """As ``pyoci.OCIRuntime.list``."""
-        return [Container._of(life) for life in self._loaded()]
+        return [Container._of(life) for life in loaded(self._host.store)]
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         return None
+
+
+async def run(args: Sequence[str], **options: Unpack[RunOptions]) -> oneshot.CompletedProcess:
+    """As ``pyoci.run``, awaited; cancelled, it kills and removes the container."""
+    return await drive(oneshot.plan(args, **options))
+
+
+run.__wrapped__ = oneshot.plan  # type: ignore[attr-defined]

@@ -162,11 +162,11 @@ def place_in_cgroup(config: dict[str, Any], id: str) -> dict[str, Any]:
     return {**config, "linux": {**linux, "cgroupsPath": f"/pyoci-{id}"}}
 
 
-def create(host: Host, id: str, config: dict[str, Any], options: Options) -> Operation[Life]:
+def create(host: Host, id: str, config: dict[str, Any], options: Options, deadline: int = NEVER) -> Operation[Life]:
     """Creates a container from a checked and resolved spec: afterwards it is "created", held by a conmon of its own.
 
     Raises ContainerExists, SpawnError, ConmonError, ProtocolError, CreateError, StateDirError, Timeout. Whatever is raised, nothing is left."""
-    deadline = deadline_in(host.create_timeout)
+    deadline = sooner(deadline, deadline_in(host.create_timeout))
     config = place_in_cgroup(config, id)
     record = record_of(config, host)
     life = Life(host, id, host.store.claim(id), record)

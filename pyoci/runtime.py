@@ -6,7 +6,7 @@ import os
 
 from pyoci import conmon, ids, lifecycle, runtimes, spec
 from pyoci.container import Container
-from pyoci.errors import ContainerNotFound, InvalidOption
+from pyoci.errors import ContainerNotFound, InvalidID, InvalidOption
 from pyoci.store import Store, default_directory
 from pyoci.waiting import drive
 
@@ -75,14 +75,16 @@ class RuntimeBase:
         checked_id = ids.new() if id is None else ids.check(id)
         return lifecycle.create(self._host, checked_id, prepare(bundle), options)
 
-    def _loaded(self) -> list[lifecycle.Life]:
-        found = []
-        for id in self._host.store.ids():
-            try:
-                found.append(lifecycle.load(self._host.store, id))
-            except ContainerNotFound:
-                pass  # deleted meanwhile, or about to be created
-        return found
+
+def loaded(store: Store) -> list[lifecycle.Life]:
+    """All containers of a state directory, as they are on disk."""
+    found = []
+    for id in store.ids():
+        try:
+            found.append(lifecycle.load(store, id))
+        except (ContainerNotFound, InvalidID):
+            pass  # deleted meanwhile, about to be created, or nothing of ours
+    return found
 
 
 def prepare(bundle: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
@@ -117,4 +119,10 @@ class OCIRuntime(RuntimeBase):
 
     def list(self) -> list[Container]:
         """All containers in the state directory, by id."""
-        return [Container._of(life) for life in self._loaded()]
+        return [Container._of(life) for life in loaded(self._host.store)]
+
+
+def stored(state_dir: str | os.PathLike[str] | None = None) -> list[Container]:
+    """All containers in a state directory, by id, without a runtime at hand: each knows its own."""
+    directory = os.path.abspath(os.fspath(state_dir)) if state_dir is not None else default_directory(os.environ)
+    return [Container._of(life) for life in loaded(Store(directory))]

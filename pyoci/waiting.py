@@ -11,7 +11,8 @@ import select
 from heapq import heappop, heappush
 from time import monotonic_ns
 
-from pyoci._ffi import NEVER, POLLIN, POLLOUT, poll
+from pyoci._ffi import NEVER as NEVER
+from pyoci._ffi import POLLIN, POLLOUT, poll
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,0 +1,7 @@
+"""``python -m pyoci.cli``."""
+
+import sys
+
+from pyoci.cli import main
+
+sys.exit(main())

@@ -1,0 +1,472 @@
+"""``pyoci.run``: subprocess.run for containers.
+
+The container's stdio are our own pipes (conmon's ``passthrough`` log driver hands its stdio on), so that conmon is not in the way of the
+data and no log is written. Whatever stands on stderr before the start is the runtime's, not the program's.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from time import perf_counter_ns
+
+from pyoci import ids, lifecycle, rootfs, runtimes, spec
+from pyoci.errors import CreateError, Error, InvalidOption, Timeout
+from pyoci.process import Descriptor
+from pyoci.runtime import RuntimeBase, prepare
+from pyoci.waiting import NEVER, Wait, deadline_in, drive, passed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, TypedDict, Unpack
+
+    from pyoci.lifecycle import Host, Life
+    from pyoci.waiting import Operation
+
+    class RunOptions(TypedDict, total=False):
+        """The options of run(); ``plan`` says what each means."""
+
+        rootfs: str | os.PathLike[str] | None
+        input: bytes | str | None
+        stdin: Any
+        stdout: Any
+        stderr: Any
+        text: bool
+        encoding: str | None
+        errors: str | None
+        timeout: float | None
+        check: bool
+        max_output: int | None
+        cwd: str
+        env: Mapping[str, str] | None
+        user: str | int | None
+        mounts: Sequence[str | Mapping[str, Any]]
+        hostname: str | None
+        memory: int | str | None
+        pids: int | None
+        cpus: float | None
+        read_only: bool | None
+        network: str
+        id: str | None
+        runtime: str | os.PathLike[str] | RuntimeBase | None
+        state_dir: str | os.PathLike[str] | None
+
+PIPE = subprocess.PIPE
+DEVNULL = subprocess.DEVNULL
+STDOUT = subprocess.STDOUT
+CHUNK = 64 * 1024
+
+
+class CompletedProcess(subprocess.CompletedProcess):  # type: ignore[type-arg]
+    """What subprocess.run returns, and more. ``returncode`` is the container's exit code, ``-N`` if signal N killed it (None: nobody knows);
+    127: there is no such program in the container, 126: it cannot be executed.
+
+    ``id``: the container's id. ``oom_killed``: the kernel killed something in it for lack of memory. ``timings``: seconds for ``create``,
+    ``start``, ``wait``, ``delete`` and ``total``."""
+
+    def __init__(
+        self,
+        args: Sequence[str],
+        returncode: int | None,
+        stdout: Any,
+        stderr: Any,
+        *,
+        id: str,
+        oom_killed: bool,
+        timings: dict[str, float],
+    ) -> None:
+        super().__init__(args, returncode, stdout, stderr)  # type: ignore[arg-type]
+        self.id = id
+        self.oom_killed = oom_killed
+        self.timings = timings
+
+    def check_returncode(self) -> None:
+        """Raises RunFailed, which is also a subprocess.CalledProcessError, unless the exit code is 0."""
+        if self.returncode != 0:
+            raise RunFailed(self)
+
+
+class RunFailed(Error, subprocess.CalledProcessError):
+    """``check=True`` and another exit code than 0. ``completed`` is what run() would have returned."""
+
+    def __init__(self, completed: CompletedProcess) -> None:
+        subprocess.CalledProcessError.__init__(self, completed.returncode, completed.args, completed.stdout, completed.stderr)
+        self.completed = completed
+
+    def __reduce__(self) -> tuple[type[RunFailed], tuple[CompletedProcess]]:
+        return RunFailed, (self.completed,)
+
+    def __str__(self) -> str:
+        if self.returncode is None:
+            return f"the container of {self.cmd!r} ended, and nobody knows how"
+        return subprocess.CalledProcessError.__str__(self)
+
+
+class RunTimeout(Timeout, subprocess.TimeoutExpired):
+    """The container was killed at the timeout. ``stdout`` and ``stderr`` hold what it had written by then."""
+
+    def __init__(self, args: Sequence[str], timeout: float, stdout: Any, stderr: Any) -> None:
+        Timeout.__init__(self, f"{list(args)!r} took longer than {timeout:g} s; its container was killed", timeout)
+        self.cmd = list(args)
+        self.stdout = stdout
+        self.stderr = stderr
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RunTimeout, (self.cmd, self.timeout, self.stdout, self.stderr)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class OutputTooLong(Error):
+    """More output than ``max_output``; the container was killed. ``stdout`` and ``stderr`` hold what was kept."""
+
+    def __init__(self, message: str, stdout: Any, stderr: Any) -> None:
+        super().__init__(message)
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class Stdio:
+    """The container's three streams: their far ends for conmon, our ends to feed and to drain.
+
+    conmon refuses terminals with passthrough, so a terminal of the caller's is served through a pipe as well."""
+
+    def __init__(self, input: bytes | None, stdin: Any, stdout: Any, stderr: Any, limit: int | None) -> None:
+        self.limit = limit
+        self.captured: dict[int, bytearray] = {}
+        self.drains: dict[int, tuple[Descriptor, bytearray | int]] = {}
+        self._feed: Descriptor | None = None
+        self._pending = memoryview(input or b"")
+        self._source = -1  # a descriptor whose input is passed on
+        self._theirs: list[Descriptor] = []
+        self.fds = [-1, -1, -1]
+        if input is not None:
+            self._feed_by_pipe()
+        else:
+            self.fds[0] = _descriptor(stdin, 0)
+            if self.fds[0] >= 0 and os.isatty(self.fds[0]):
+                self._source = self.fds[0]
+                self._feed_by_pipe()
+        self.fds[1] = self._output(stdout, 1)
+        self.fds[2] = self.fds[1] if stderr is STDOUT or stderr == STDOUT else self._output(stderr, 2)
+
+    def _feed_by_pipe(self) -> None:
+        far, near = map(Descriptor, os.pipe2(os.O_CLOEXEC))
+        os.set_blocking(near.fd, False)
+        self._feed = near
+        self._theirs.append(far)
+        self.fds[0] = far.fd
+
+    def _output(self, wanted: Any, number: int) -> int:
+        into: bytearray | int
+        if wanted == PIPE:
+            into = self.captured[number] = bytearray()
+        else:
+            into = _descriptor(wanted, number)
+            if into < 0 or not os.isatty(into):
+                return into
+        near, far = map(Descriptor, os.pipe2(os.O_CLOEXEC))
+        os.set_blocking(near.fd, False)
+        self._theirs.append(far)
+        self.drains[near.fd] = (near, into)
+        return far.fd
+
+    def close_theirs(self) -> None:
+        """Once conmon has them: otherwise the pipes would never end."""
+        for descriptor in self._theirs:
+            descriptor.close()
+
+    def wait(self, also: int, deadline: int) -> Wait:
+        """For ``also`` to become readable, or for something to do here."""
+        read = [also, *self.drains]
+        if self._source >= 0 and not self._pending:
+            read.append(self._source)
+        return Wait(read, (self._feed.fd,) if self._feed is not None and (self._pending or self._source < 0) else (), deadline)
+
+    def serve(self, ready: set[int]) -> None:
+        """Moves what can be moved without blocking."""
+        for fd in ready:
+            if fd in self.drains:
+                self._drain(fd)
+            elif fd == self._source:
+                self._pending = memoryview(os.read(fd, CHUNK))
+                if not self._pending:
+                    self._source = -1
+                self._push()
+            elif self._feed is not None and fd == self._feed.fd:
+                self._push()
+
+    def drain_all(self) -> None:
+        """Everything that is there now; whoever still holds a far end is not waited for."""
+        for fd in list(self.drains):
+            while self._drain(fd):
+                pass
+
+    def _drain(self, fd: int) -> bool:
+        """One chunk; False when there is no more for now."""
+        descriptor, into = self.drains[fd]
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            descriptor.close()
+            del self.drains[fd]
+            return False
+        if isinstance(into, bytearray):
+            if self.limit is None or len(into) <= self.limit:
+                into += data
+        else:
+            while data:
+                data = data[os.write(into, data) :]
+        return True
+
+    def _push(self) -> None:
+        """Input as far as the pipe takes it; at its end, or when nobody reads it any more, the pipe is closed."""
+        if self._feed is None:
+            return
+        try:
+            while self._pending:
+                self._pending = self._pending[os.write(self._feed.fd, self._pending[:CHUNK]) :]
+            if self._source >= 0:
+                return
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._source = -1
+        self._feed.close()
+        self._feed = None
+
+    def over_limit(self) -> bool:
+        return self.limit is not None and any(len(data) > self.limit for data in self.captured.values())
+
+    def result(self, number: int) -> bytes | None:
+        data = self.captured.get(number)
+        return None if data is None else bytes(data if self.limit is None else data[: self.limit])
+
+    def close(self) -> None:
+        self.close_theirs()
+        for near in [self._feed, *(descriptor for descriptor, _ in self.drains.values())]:
+            if near is not None:
+                near.close()
+
+
+def _descriptor(wanted: Any, number: int) -> int:
+    """subprocess's meanings: None is our own (for stdin: nothing), DEVNULL, a descriptor, a file."""
+    if wanted is None:
+        return number or -1
+    if isinstance(wanted, int):
+        if wanted == DEVNULL:
+            return -1
+        if wanted >= 0:
+            return wanted
+    elif hasattr(wanted, "fileno"):
+        return int(wanted.fileno())
+    name = ("stdin", "stdout", "stderr")[number]
+    raise InvalidOption(f"{name}={wanted!r}: give None, {'' if number == 0 else 'PIPE, '}DEVNULL, a descriptor or a file")
+
+
+class Text:
+    """How output is told: as bytes, or as text as subprocess decodes it."""
+
+    def __init__(self, text: bool, encoding: str | None, errors: str | None) -> None:
+        self.encoding = encoding or ("utf-8" if text or errors else None)
+        self.errors = errors or "strict"
+
+    def encode(self, input: bytes | str | None) -> bytes | None:
+        if isinstance(input, str):
+            if self.encoding is None:
+                raise InvalidOption("input is a str: give bytes, or text=True")
+            return input.encode(self.encoding, self.errors)
+        return input
+
+    def decode(self, data: bytes | None, errors: str | None = None) -> Any:
+        if data is None or self.encoding is None:
+            return data
+        return data.decode(self.encoding, errors or self.errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
+_hosts: dict[tuple[str | None, str | None], Host] = {}
+
+
+def _host(runtime: str | os.PathLike[str] | RuntimeBase | None, state_dir: str | os.PathLike[str] | None) -> Host:
+    """The runtime as given, or made once per process for this name and state directory."""
+    if isinstance(runtime, RuntimeBase):
+        if state_dir is not None:
+            raise InvalidOption("state_dir belongs to the runtime object that was given; leave one of them out")
+        return runtime._host
+    key = (None if runtime is None else os.fspath(runtime), None if state_dir is None else os.fspath(state_dir))
+    if key not in _hosts:
+        _hosts[key] = RuntimeBase(runtime, state_dir=state_dir)._host
+    return _hosts[key]
+
+
+def plan(
+    args: Sequence[str],
+    *,
+    rootfs: str | os.PathLike[str] | None = None,
+    input: bytes | str | None = None,
+    stdin: Any = None,
+    stdout: Any = PIPE,
+    stderr: Any = PIPE,
+    text: bool = False,
+    encoding: str | None = None,
+    errors: str | None = None,
+    timeout: float | None = None,
+    check: bool = False,
+    max_output: int | None = None,
+    cwd: str = "/",
+    env: Mapping[str, str] | None = None,
+    user: str | int | None = None,
+    mounts: Sequence[str | Mapping[str, Any]] = (),
+    hostname: str | None = None,
+    memory: int | str | None = None,
+    pids: int | None = None,
+    cpus: float | None = None,
+    read_only: bool | None = None,
+    network: str = "private",
+    id: str | None = None,
+    runtime: str | os.PathLike[str] | RuntimeBase | None = None,
+    state_dir: str | os.PathLike[str] | None = None,
+) -> Operation[CompletedProcess]:
+    """Checks the options of run() and gives the operation; nothing has been started by then."""
+    if isinstance(args, str | bytes):
+        raise InvalidOption(f"args must be a list of strings, not {args!r}; for a shell: ['sh', '-c', {args!r}]")
+    if input is not None and stdin is not None:
+        raise InvalidOption("input and stdin cannot both be given")
+    if timeout is not None and not timeout >= 0:
+        raise InvalidOption(f"timeout must be a number of seconds, not {timeout!r}")
+    if max_output is not None and max_output < 0:
+        raise InvalidOption(f"max_output must be a number of bytes, not {max_output!r}")
+    manner = Text(text, encoding, errors)
+    fed = manner.encode(input)
+    host = _host(runtime, state_dir)
+    checked_id = ids.new() if id is None else ids.check(id)
+    config = spec.build(
+        args,
+        rootfs=_rootfs(rootfs),
+        cwd=cwd,
+        env=env,
+        user=user,
+        mounts=mounts,
+        hostname=hostname,
+        memory=memory,
+        pids=pids,
+        cpus=cpus,
+        read_only=rootfs is None if read_only is None else read_only,
+        network=network,
+    )
+    config = prepare(config)
+    # Last, because it opens descriptors; from here on the operation closes them.
+    stdio = Stdio(fed, stdin, stdout, stderr, max_output)
+    return _operation(host, list(args), config, checked_id, stdio, timeout, check, manner)
+
+
+def _rootfs(given: str | os.PathLike[str] | None) -> str:
+    return rootfs.builtin() if given is None else os.path.abspath(os.fspath(given))
+
+
+def _operation(
+    host: Host, args: list[str], config: dict[str, Any], id: str, stdio: Stdio, timeout: float | None, check: bool, manner: Text
+) -> Operation[CompletedProcess]:
+    """The whole life of one short container. Nothing is left of it at the end, whatever the end is."""
+    began = at = perf_counter_ns()
+    deadline = deadline_in(timeout)
+    timings: dict[str, float] = {}
+    life: Life | None = None
+
+    def lap(phase: str) -> None:
+        nonlocal at
+        now = perf_counter_ns()
+        timings[phase], at = (now - at) / 1e9, now
+        timings["total"] = (now - began) / 1e9
+
+    def completed(code: int | None, *, oom_killed: bool = False) -> CompletedProcess:
+        out, err = manner.decode(stdio.result(1)), manner.decode(stdio.result(2))
+        return CompletedProcess(args, code, out, err, id=id, oom_killed=oom_killed, timings=timings)
+
+    def partial() -> tuple[Any, Any]:
+        return manner.decode(stdio.result(1), "replace"), manner.decode(stdio.result(2), "replace")
+
+    try:
+        options = lifecycle.Options(log_driver="passthrough", stdio=stdio.fds)
+        try:
+            life = yield from lifecycle.create(host, id, config, options, deadline)
+        except Timeout:
+            if passed(deadline) and timeout is not None:
+                raise RunTimeout(args, timeout, *partial()) from None
+            raise
+        except CreateError as error:
+            # What the runtime said went where the program's stderr goes.
+            stdio.close_theirs()
+            stdio.drain_all()
+            said = stdio.result(2) or stdio.result(1) or b""
+            code = runtimes.says_program(said)
+            lap("create")
+            if code is None:
+                raise CreateError(f"creating {id!r}: the runtime failed", said or error.stderr) from None
+            result = completed(code)
+        else:
+            stdio.close_theirs()
+            lap("create")
+            yield from lifecycle.start(life)
+            lap("start")
+            killed_for = yield from _attend(life, stdio, deadline)
+            status = yield from lifecycle.wait(life, None)
+            stdio.drain_all()
+            lap("wait")
+            yield from lifecycle.delete(life, force=False)
+            lap("delete")
+            if killed_for == "timeout" and timeout is not None:
+                raise RunTimeout(args, timeout, *partial())
+            if killed_for == "output" or stdio.over_limit():
+                raise OutputTooLong(f"{args!r} wrote more than {stdio.limit} bytes; its container was killed", *partial())
+            result = completed(-status.signal if status.signal else status.code, oom_killed=status.oom_killed)
+    except BaseException:
+        if life is not None and not life.removed:
+            yield from lifecycle.delete(life, force=True)
+        raise
+    finally:
+        stdio.close()
+    if check:
+        result.check_returncode()
+    return result
+
+
+def _attend(life: Life, stdio: Stdio, deadline: int) -> Operation[str | None]:
+    """Feeds and drains until the container's init is dead; tells why it had to be killed, if it had to."""
+    init = life.init
+    assert init is not None  # it was created here
+    ready: set[int] = set()
+    while init.pidfd not in ready:
+        if passed(deadline) or stdio.over_limit():
+            why = "output" if stdio.over_limit() else "timeout"
+            yield from lifecycle.stop(life, 0, None)
+            return why
+        ready = yield stdio.wait(init.pidfd, deadline)
+        stdio.serve(ready)
+    return None
+
+
+def run(args: Sequence[str], **options: Unpack[RunOptions]) -> CompletedProcess:
+    """Runs a command in a new container, waits for its end, removes the container, and returns a CompletedProcess: as subprocess.run does,
+    with the output captured unless told otherwise.
+
+    ``args``: the command, a list of strings. ``rootfs``: a directory with the container's root file system; None takes a small built-in one
+    made from this machine's static busybox, read-only. ``input``: bytes (str with ``text``) for its stdin, which is empty otherwise.
+    ``stdin``, ``stdout``, ``stderr``: DEVNULL, a descriptor or a file; None for our own stdout and stderr; stderr=STDOUT joins the two.
+    ``text``, ``encoding``, ``errors``: output as str. ``timeout``: seconds after which the container is killed; RunTimeout then keeps the
+    output so far. ``check``: RunFailed unless the exit code is 0. ``max_output``: bytes of each stream; more ends it with OutputTooLong.
+
+    ``cwd``, ``env``, ``user``, ``mounts``, ``hostname``, ``memory``, ``pids``, ``cpus``, ``read_only``, ``network``: see ``spec.build``.
+    ``id``, ``runtime`` (a name, a path, or an OCIRuntime), ``state_dir``: see ``OCIRuntime``.
+
+    A program that does not exist in the container gives 127 and one that cannot be executed 126, with the runtime's words on stderr. Raises
+    InvalidOption, InvalidSpec and what ``OCIRuntime.create`` raises; nothing is left behind."""
+    return drive(plan(args, **options))
+
+
+# help() and inspect.signature() show the options one by one.
+run.__wrapped__ = plan  # type: ignore[attr-defined]
