@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pyoci import errors as errors
     from pyoci import spec as spec
     from pyoci.container import Container as Container
-    from pyoci.container import State as State
     from pyoci.errors import (
         ConmonError as ConmonError,
     )
@@ -69,11 +68,12 @@ if TYPE_CHECKING:
     from pyoci.oneshot import RunTimeout as RunTimeout
     from pyoci.oneshot import run as run
     from pyoci.runtime import OCIRuntime as OCIRuntime
+    from pyoci.runtimes import State as State
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "container": ("Container", "State"),
+    "container": ("Container",),
     "errors": (
         "ConmonError",
         "ContainerExists",

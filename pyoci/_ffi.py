@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
-NEVER: int = lib.PO_NEVER
-"""The deadline that never comes."""
 POLLIN = 0x001
 POLLOUT = 0x004
 
@@ -170,7 +168,7 @@ def poll(read: Sequence[int], write: Sequence[int], deadline: int) -> set[int]:
     count = len(read) + len(write)
     events = ffi.new("struct po_event[]", [(fd, POLLIN, 0) for fd in read] + [(fd, POLLOUT, 0) for fd in write])
     result = lib.po_poll(events, count, deadline)
-    if result == -errno.EINTR or result == 0:
+    if result in (-errno.EINTR, 0):
         return set()
     if result < 0:
         raise failure(result, "poll")

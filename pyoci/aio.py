@@ -12,8 +12,8 @@ from time import monotonic_ns
 from pyoci import lifecycle, oneshot
 from pyoci.container import ContainerBase
 from pyoci.runtime import RuntimeBase, loaded
-from pyoci.store import Store, default_directory
-from pyoci.waiting import NEVER
+from pyoci.store import store_at
+from pyoci.waiting import NEVER, is_over
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, TypeVar, Unpack
 
-    from pyoci.container import State
     from pyoci.exits import ExitStatus
     from pyoci.oneshot import RunOptions
+    from pyoci.runtimes import State
     from pyoci.waiting import Operation, Wait
 
     T = TypeVar("T")
@@ -31,24 +31,17 @@ if TYPE_CHECKING:
 
 async def drive(operation: Operation[T]) -> T:
     """Runs one operation to its end on the running event loop."""
-    ready: set[int] = set()
+    ready: set[int] | None = None  # None starts a generator
     error: BaseException | None = None
-    started = False
     while True:
         try:
-            if error is not None:
-                thrown, error = error, None
-                wait = operation.throw(thrown)
-            elif started:
-                wait = operation.send(ready)
-            else:
-                started = True
-                wait = next(operation)
+            wait = operation.send(ready) if error is None else operation.throw(error)  # type: ignore[arg-type]
+            error = None
             ready = await _wait(wait)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
         except BaseException as e:
-            if operation.gi_frame is None:
+            if is_over(operation):
                 raise
             error = e
 
@@ -93,18 +86,17 @@ class Container(ContainerBase):
     @classmethod
     async def load(cls, id: str, *, state_dir: str | os.PathLike[str] | None = None) -> Self:
         """The container with this id, whichever process created it. Raises ContainerNotFound."""
-        directory = os.path.abspath(os.fspath(state_dir)) if state_dir is not None else default_directory(os.environ)
-        return cls._of(lifecycle.load(Store(directory), id))
+        return cls._of(lifecycle.load(store_at(state_dir), id))
 
     async def state(self) -> State:
         """As ``pyoci.Container.state``."""
-        return await drive(lifecycle.state(self._life))  # type: ignore[return-value]
+        return await drive(lifecycle.state(self._life))
 
     async def start(self) -> None:
         """As ``pyoci.Container.start``."""
         await drive(lifecycle.start(self._life))
 
-    async def wait(self, timeout: float | None = None) -> ExitStatus:  # noqa: ASYNC109 — the same names as the blocking face
+    async def wait(self, timeout: float | None = None) -> ExitStatus:  # noqa: ASYNC109
         """As ``pyoci.Container.wait``."""
         return await drive(lifecycle.wait(self._life, timeout))
 

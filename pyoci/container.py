@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-
 from pyoci import lifecycle
-from pyoci.store import Store, default_directory
+from pyoci.store import store_at
 from pyoci.waiting import drive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
     from types import TracebackType
-    from typing import Literal, Self, TypeAlias
+    from typing import Self
 
     from pyoci.exits import ExitStatus
-
-    State: TypeAlias = Literal["creating", "created", "running", "paused", "stopped"]
-else:
-    State = str
+    from pyoci.runtimes import State
 
 
 class ContainerBase:
@@ -82,12 +78,11 @@ class Container(ContainerBase):
     @classmethod
     def load(cls, id: str, *, state_dir: str | os.PathLike[str] | None = None) -> Self:
         """The container with this id, whichever process created it. Raises ContainerNotFound."""
-        directory = os.path.abspath(os.fspath(state_dir)) if state_dir is not None else default_directory(os.environ)
-        return cls._of(lifecycle.load(Store(directory), id))
+        return cls._of(lifecycle.load(store_at(state_dir), id))
 
     def state(self) -> State:
         """``created``, ``running``, ``paused`` or ``stopped``. Raises ContainerNotFound after delete."""
-        return drive(lifecycle.state(self._life))  # type: ignore[return-value]
+        return drive(lifecycle.state(self._life))
 
     def start(self) -> None:
         """Starts it. Raises ContainerStateError unless it is "created"."""

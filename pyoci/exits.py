@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC
 from stat import S_ISREG
 
 TYPE_CHECKING = False
@@ -31,9 +32,9 @@ class ExitStatus:
     def finished_at(self) -> datetime | None:
         if self._finished_ns is None:
             return None
-        from datetime import datetime, timedelta, timezone
+        from datetime import datetime, timedelta
 
-        return datetime.fromtimestamp(0, timezone.utc) + timedelta(microseconds=self._finished_ns // 1000)
+        return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=self._finished_ns // 1000)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ExitStatus) and self._key() == other._key()

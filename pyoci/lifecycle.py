@@ -6,7 +6,7 @@ import errno
 import fcntl
 import json
 import os
-from signal import SIGCONT, SIGKILL, SIGTERM, Signals
+from signal import SIGKILL, SIGTERM, Signals
 from socket import SOCK_STREAM
 from time import time_ns
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyoci.process import Output
+    from pyoci.runtimes import State
     from pyoci.waiting import Operation
 
 CREATE_TIMEOUT = 240.0
@@ -93,9 +94,7 @@ class Options:
 
     __slots__ = ("log_driver", "stdin", "stdio", "sync_log")
 
-    def __init__(
-        self, *, log_driver: str = "k8s-file", stdio: Sequence[int] = NULL_STDIO, stdin: bool = False, sync_log: bool = False
-    ) -> None:
+    def __init__(self, *, log_driver: str = "k8s-file", stdio: Sequence[int] = NULL_STDIO, stdin: bool = False, sync_log: bool = False) -> None:
         self.log_driver = log_driver
         self.stdio = stdio
         self.stdin = stdin
@@ -234,9 +233,7 @@ def _sync_line(life: Life, fd: int, deadline: int) -> Operation[bytes | None]:
         except OSError as error:
             if error.errno != errno.EMSGSIZE:
                 raise
-            raise ProtocolError(
-                f"creating {life.id!r}: conmon's message is longer than {reader.limit} bytes", reader.received
-            ) from None
+            raise ProtocolError(f"creating {life.id!r}: conmon's message is longer than {reader.limit} bytes", reader.received) from None
         if whole:
             return reader.received
         if whole is False:
@@ -252,7 +249,9 @@ def _reap_first(life: Life, first: Process, deadline: int) -> Operation[tuple[in
     """conmon's first process, which ends when the real one has forked off and its pidfile is written."""
     while (exit := first.reap()) is None:
         if passed(deadline):
-            raise Timeout(f"creating {life.id!r}: conmon did not go to the background within {life.host.create_timeout:g} s", life.host.create_timeout)
+            raise Timeout(
+                f"creating {life.id!r}: conmon did not go to the background within {life.host.create_timeout:g} s", life.host.create_timeout
+            )
         yield Wait((first.pidfd,), (), deadline)
     return exit
 
@@ -369,7 +368,7 @@ def load(store: Store, id: str) -> Life:
 # --- the rest of a life -----------------------------------------------------------------------------------------------------------
 
 
-def state(life: Life) -> Operation[str]:
+def state(life: Life) -> Operation[State]:
     """``created``, ``running``, ``paused`` or ``stopped``. The runtime is asked only while the container lives. Raises ContainerNotFound."""
     if life.has_ended():
         if life.removed or not os.path.isdir(life.directory):
@@ -474,9 +473,7 @@ def stop(life: Life, timeout: float, signal: int | None) -> Operation[ExitStatus
             if not (yield from ended(init, deadline_in(ABANDON_TIMEOUT))):
                 stat = read_stat(init.pid)
                 doing = f"in state {stat.state}" if stat is not None else "still there"
-                raise ContainerStateError(
-                    f"cannot stop {life.id!r}: its init ({init.pid}) is {doing} {ABANDON_TIMEOUT:g} s after SIGKILL", "running"
-                )
+                raise ContainerStateError(f"cannot stop {life.id!r}: its init ({init.pid}) is {doing} {ABANDON_TIMEOUT:g} s after SIGKILL", "running")
     if not life.own_pid_namespace and not life.removed:
         yield from _kill_leftovers(life)
     return (yield from wait(life, None))

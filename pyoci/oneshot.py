@@ -14,7 +14,7 @@ from pyoci import ids, lifecycle, rootfs, runtimes, spec
 from pyoci.errors import CreateError, Error, InvalidOption, Timeout
 from pyoci.process import Descriptor
 from pyoci.runtime import RuntimeBase, prepare
-from pyoci.waiting import NEVER, Wait, deadline_in, drive, passed
+from pyoci.waiting import Wait, deadline_in, drive, passed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         id: str | None
         runtime: str | os.PathLike[str] | RuntimeBase | None
         state_dir: str | os.PathLike[str] | None
+
 
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
@@ -103,7 +104,7 @@ class RunFailed(Error, subprocess.CalledProcessError):
         return subprocess.CalledProcessError.__str__(self)
 
 
-class RunTimeout(Timeout, subprocess.TimeoutExpired):
+class RunTimeout(Timeout, subprocess.TimeoutExpired):  # type: ignore[misc]
     """The container was killed at the timeout. ``stdout`` and ``stderr`` hold what it had written by then."""
 
     def __init__(self, args: Sequence[str], timeout: float, stdout: Any, stderr: Any) -> None:

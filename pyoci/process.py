@@ -74,9 +74,7 @@ class Process:
         cgroup_procs: Sequence[int] = (),
     ) -> Process:
         """Starts a program as this process (see ``_ffi.spawn``). Raises SpawnError."""
-        _ffi.spawn(
-            path, argv, env, self._struct, fds=fds, cwd=cwd, process_group=process_group, cgroup=cgroup, cgroup_procs=cgroup_procs
-        )
+        _ffi.spawn(path, argv, env, self._struct, fds=fds, cwd=cwd, process_group=process_group, cgroup=cgroup, cgroup_procs=cgroup_procs)
         self.pidfd = self._struct.pidfd
         return self
 

@@ -7,7 +7,7 @@ import os
 from pyoci import conmon, ids, lifecycle, runtimes, spec
 from pyoci.container import Container
 from pyoci.errors import ContainerNotFound, InvalidID, InvalidOption
-from pyoci.store import Store, default_directory
+from pyoci.store import Store, store_at
 from pyoci.waiting import drive
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ class RuntimeBase:
         env = conmon.environment(os.environ)
         conmon_found = runtimes.find_executable(os.fspath(conmon_path))
         path = runtimes.choose(env) if runtime is None else runtimes.find_executable(os.fspath(runtime))
-        store = Store(os.path.abspath(os.fspath(state_dir)) if state_dir is not None else default_directory(os.environ))
+        store = store_at(state_dir)
         store.prepare()
         root = f"{store.directory}/{os.path.basename(path)}"
         self._host = lifecycle.Host(conmon_found, runtimes.Runtime(path, root, tuple(runtime_args)), store, env, create_timeout)
@@ -68,9 +68,7 @@ class RuntimeBase:
     def __repr__(self) -> str:
         return f"{type(self).__module__}.OCIRuntime({self.runtime_path!r}, state_dir={self.state_dir!r})"
 
-    def _create(
-        self, bundle: str | os.PathLike[str] | Mapping[str, Any], id: str | None, options: lifecycle.Options
-    ) -> Operation[lifecycle.Life]:
+    def _create(self, bundle: str | os.PathLike[str] | Mapping[str, Any], id: str | None, options: lifecycle.Options) -> Operation[lifecycle.Life]:
         """Checks everything that can be checked and gives the operation; nothing has been made by then."""
         checked_id = ids.new() if id is None else ids.check(id)
         return lifecycle.create(self._host, checked_id, prepare(bundle), options)
@@ -89,12 +87,13 @@ def loaded(store: Store) -> list[lifecycle.Life]:
 
 def prepare(bundle: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
     """The checked and resolved spec of a bundle directory, or of a spec given as a mapping; neither is changed. Raises InvalidSpec."""
+    directory: str | None
     if isinstance(bundle, str | os.PathLike):
         directory = os.path.abspath(os.fspath(bundle))
         config, where = spec.load(directory), f"{directory}/config.json"
     else:
-        directory, config, where = None, bundle, "spec"  # type: ignore[assignment]
-    resolved = spec.resolve(config, directory) if isinstance(config, dict) else dict(config)
+        directory, config, where = None, dict(bundle), "spec"
+    resolved = spec.resolve(config, directory)
     spec.check(resolved, where)
     return resolved
 
@@ -124,5 +123,4 @@ class OCIRuntime(RuntimeBase):
 
 def stored(state_dir: str | os.PathLike[str] | None = None) -> list[Container]:
     """All containers in a state directory, by id, without a runtime at hand: each knows its own."""
-    directory = os.path.abspath(os.fspath(state_dir)) if state_dir is not None else default_directory(os.environ)
-    return [Container._of(life) for life in loaded(Store(directory))]
+    return [Container._of(life) for life in loaded(store_at(state_dir))]

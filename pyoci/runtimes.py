@@ -15,6 +15,9 @@ from pyoci.waiting import deadline_in, drive
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Literal, TypeAlias
+
+    State: TypeAlias = Literal["creating", "created", "running", "paused", "stopped"]
 
 CANDIDATES = ("crun", "runc")
 """The fastest first."""
@@ -109,7 +112,7 @@ def parse_version(output: bytes) -> tuple[int, ...] | None:
 STATUSES = frozenset(("creating", "created", "running", "paused", "stopped"))
 
 
-def parse_state(output: bytes, id: str) -> tuple[str, int]:
+def parse_state(output: bytes, id: str) -> tuple[State, int]:
     """(status, pid) of ``RUNTIME state`` (runtime-spec, "Query State"). Raises ProtocolError for anything else: garbage is not "gone"."""
     try:
         state = json.loads(output)
@@ -132,11 +135,11 @@ def says_missing(stderr: bytes) -> bool:
 def says_program(stderr: bytes) -> int | None:
     """127 when a failed create means that the container's program is not there, 126 when it cannot be executed, as shells say; else None."""
     text = stderr.decode("utf-8", "replace")
-    if re.search(r"executable file [`\"']?.*[`\"']? not found in \$PATH|exec(?::| of| failed).*no such file or directory", text, re.I):
+    if re.search(r"executable file [`\"']?.*[`\"']? not found in \$PATH|exec(?::| of| failed).*no such file or directory", text, re.IGNORECASE):
         return 127
-    if re.search(r"cannot find executable|open executable.*No such file|stat [^:]*: no such file or directory: unknown", text, re.I):
+    if re.search(r"cannot find executable|open executable.*No such file|stat [^:]*: no such file or directory: unknown", text, re.IGNORECASE):
         return 127
-    if re.search(r"exec.*(permission denied|exec format error|is a directory)|open executable.*Permission denied", text, re.I):
+    if re.search(r"exec.*(permission denied|exec format error|is a directory)|open executable.*Permission denied", text, re.IGNORECASE):
         return 126
     return None
 
@@ -168,7 +171,7 @@ def version_of(path: str, env: Mapping[str, str]) -> tuple[int, ...] | None:
 def has_capability(capability: int) -> bool:
     """In our effective set (capabilities(7))."""
     with open("/proc/self/status", "rb") as file:
-        effective = re.search(rb"^CapEff:\s*([0-9a-f]+)", file.read(), re.M)
+        effective = re.search(rb"^CapEff:\s*([0-9a-f]+)", file.read(), re.MULTILINE)
     return effective is not None and bool(int(effective.group(1), 16) >> capability & 1)
 
 

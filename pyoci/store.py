@@ -10,6 +10,7 @@ mkdir of that directory is the lock on the id; a flock on it, while it is there,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -36,6 +37,11 @@ def default_directory(env: Mapping[str, str]) -> str:
     if not runtime_dir.startswith("/"):
         raise InvalidOption("XDG_RUNTIME_DIR is not set, so there is no place for state: log in with a session, set it, or give state_dir=")
     return f"{runtime_dir}/pyoci"
+
+
+def store_at(state_dir: str | os.PathLike[str] | None) -> Store:
+    """The state directory as given, or the default one; nothing is made."""
+    return Store(os.path.abspath(os.fspath(state_dir)) if state_dir is not None else default_directory(os.environ))
 
 
 class Store:
@@ -90,11 +96,8 @@ class Store:
 
     def remove(self, id: str) -> None:
         """Removes what is on disk of a container; nothing there is fine."""
-        for path in (f"{self.exits}/{id}",):
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                pass
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self.exits}/{id}")
         remove_tree(self.path(id))
 
 
@@ -143,10 +146,8 @@ def remove_tree(path: str) -> None:
                 if entry.is_dir(follow_symlinks=False):
                     remove_tree(entry.path)
                 else:
-                    try:
+                    with contextlib.suppress(FileNotFoundError):
                         os.unlink(entry.path)
-                    except FileNotFoundError:
-                        pass
         os.rmdir(path)
     except FileNotFoundError:
         pass

@@ -11,7 +11,6 @@ import select
 from heapq import heappop, heappush
 from time import monotonic_ns
 
-from pyoci._ffi import NEVER as NEVER
 from pyoci._ffi import POLLIN, POLLOUT, poll
 
 TYPE_CHECKING = False
@@ -21,6 +20,10 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
     Operation: TypeAlias = "Generator[Wait, set[int], T]"
+
+
+NEVER: int = -1
+"""The deadline that never comes; PO_NEVER in csrc/pyoci.h."""
 
 
 class Wait:
@@ -48,26 +51,23 @@ def sooner(a: int, b: int) -> int:
     return b if a == NEVER else a if b == NEVER else min(a, b)
 
 
+def is_over(operation: Operation[Any]) -> bool:
+    return operation.gi_frame is None  # type: ignore[attr-defined]
+
+
 def drive(operation: Operation[T]) -> T:
     """Runs one operation to its end; the calling thread waits in poll(2) with the interpreter lock released."""
-    ready: set[int] = set()
+    ready: set[int] | None = None  # None starts a generator
     error: BaseException | None = None
-    started = False
     while True:
         try:
-            if error is not None:
-                thrown, error = error, None
-                wait = operation.throw(thrown)
-            elif started:
-                wait = operation.send(ready)
-            else:
-                started = True
-                wait = next(operation)
+            wait = operation.send(ready) if error is None else operation.throw(error)  # type: ignore[arg-type]
+            error = None
             ready = poll(wait.read, wait.write, wait.deadline)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
         except BaseException as e:
-            if operation.gi_frame is None:  # the operation itself ended with this
+            if is_over(operation):  # it was the operation itself that ended with this
                 raise
             error = e
 
@@ -177,7 +177,7 @@ def drive_all(operations: Iterable[Operation[T]]) -> list[T | BaseException]:
     started: list[Operation[T]] = []
 
     def keep(i: int) -> Callable[[T | None, BaseException | None], object]:
-        return lambda value, error: results.__setitem__(i, error if error is not None else value)  # type: ignore[arg-type]
+        return lambda value, error: results.__setitem__(i, value if error is None else error)  # type: ignore[assignment]
 
     try:
         for i, operation in enumerate(operations):

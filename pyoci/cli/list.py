@@ -19,6 +19,7 @@ def main(options: argparse.Namespace) -> int:
         if options.quiet:
             print(container.id)
             continue
+        state: str
         try:
             state = container.state()
         except ContainerNotFound:
@@ -34,6 +35,6 @@ def main(options: argparse.Namespace) -> int:
         width = max([len("ID"), *(len(str(row["id"])) for row in rows)])
         print(f"{'ID':<{width}}  {'STATE':<8}  {'PID':>7}  CODE")
         for row in rows:
-            pid, code = ("-" if row[key] is None else row[key] for key in ("pid", "code"))
-            print(f"{row['id']:<{width}}  {row['state']:<8}  {pid:>7}  {code}")
+            shown = {key: "-" if value is None else value for key, value in row.items()}
+            print(f"{shown['id']:<{width}}  {shown['state']:<8}  {shown['pid']:>7}  {shown['code']}")
     return 0
