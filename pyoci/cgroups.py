@@ -112,6 +112,8 @@ def remove(directories: list[str]) -> list[str]:
     """Removes these cgroups with those below; returns the ones that would not go (EBUSY: something still runs there)."""
     left = []
     for directory in directories:
+        if not os.path.lexists(directory):
+            continue  # as a rule the runtime has removed it
         for path in _tree(directory):
             try:
                 os.rmdir(path)

@@ -18,6 +18,8 @@ PASSED_ENVIRONMENT = ("PATH", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "HO
 
 SYNC_FD = 3
 START_FD = 4
+"""A duplicate of the first: one socket pair carries the start byte there and the message back. conmon closes its start descriptor after the
+byte and keeps the other."""
 
 
 def arguments(
@@ -79,13 +81,23 @@ def check_directory(directory: str) -> None:
             raise InvalidOption(f"the state directory {directory!r} must not hold {character!r}: conmon would misread the path of its log")
 
 
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("duplicate keys")
+    return result
+
+
+# The runtime's stderr is passed on raw: control characters are possible, and do no harm in the text.
+_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_no_duplicates)
+
+
 def parse_sync(line: bytes, id: str) -> int:
     """The pid in conmon's create message. Raises CreateError with the runtime's words for a negative one, ProtocolError for anything that
     is not the message: ``{"data": N}`` (or ``"pid"``, from api-version 0), optionally with ``"message"``."""
     kept = line[:LINE_LIMIT]
     try:
-        # The runtime's stderr is passed on raw: invalid UTF-8 and control characters are possible, and do no harm in the text.
-        message = json.loads(line.decode("utf-8", "surrogateescape"), strict=False, object_pairs_hook=_no_duplicates)
+        message = _DECODER.decode(line.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"conmon's message about {id!r} is not JSON ({error}): {kept[:200]!r}", kept) from None
     if not isinstance(message, dict):
@@ -99,13 +111,6 @@ def parse_sync(line: bytes, id: str) -> int:
     if numbers[0] < 0:
         raise CreateError(f"creating {id!r}: the runtime failed", text.encode("utf-8", "surrogateescape") or b"without a word")
     return int(numbers[0])
-
-
-def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("duplicate keys")
-    return result
 
 
 def parse_pidfile(content: bytes, what: str) -> int:

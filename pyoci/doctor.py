@@ -6,10 +6,7 @@ import os
 import sys
 
 from pyoci import cgroups, conmon, rootfs, runtimes
-from pyoci._ffi import environment_block
 from pyoci.errors import Error
-from pyoci.process import invoke
-from pyoci.waiting import deadline_in, drive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,10 +72,7 @@ def _privileges() -> Check:
 def _conmon() -> Iterator[Check]:
     try:
         path = runtimes.find_executable("conmon")
-        call = invoke(
-            "asking conmon for its version", path, [path, "--version"], environment_block(conmon.environment(os.environ)), deadline_in(10), 10
-        )
-        version = runtimes.parse_version(drive(call).stdout)
+        version = runtimes.version_of(path, conmon.environment(os.environ))
     except (Error, OSError) as error:
         yield Check("conmon", MISSING, _text(error), "install conmon (Debian: apt install conmon)")
         return

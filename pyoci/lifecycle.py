@@ -65,7 +65,7 @@ NULL_STDIO = (-1, -1, -1)
 class Host:
     """What all containers of one OCIRuntime share: the executables, the environment of every call, where state lies, and the limits."""
 
-    __slots__ = ("conmon_path", "create_timeout", "env", "env_block", "runtime", "store")
+    __slots__ = ("_cgroups", "conmon_env_block", "conmon_path", "create_timeout", "env", "env_block", "runtime", "store")
 
     def __init__(self, conmon_path: str, runtime: Runtime, store: Store, env: Mapping[str, str], create_timeout: float) -> None:
         self.conmon_path = conmon_path
@@ -73,7 +73,17 @@ class Host:
         self.store = store
         self.env = dict(env)
         self.env_block = _ffi.environment_block(env)
+        pipes = {"_OCI_SYNCPIPE": str(conmon.SYNC_FD), "_OCI_STARTPIPE": str(conmon.START_FD)}
+        self.conmon_env_block = _ffi.environment_block(conmon.environment(env, pipes))
         self.create_timeout = create_timeout
+        self._cgroups: cgroups.Cgroups | None = None
+
+    @property
+    def hierarchies(self) -> cgroups.Cgroups:
+        """The host's hierarchies, read at the first need."""
+        if self._cgroups is None:
+            self._cgroups = cgroups.read()
+        return self._cgroups
 
     def conmon_argv(self, id: str, options: Options) -> list[str]:
         """conmon's argv for creating this container."""
@@ -124,7 +134,7 @@ class Life:
         """``RUNTIME VERB [ARGS] ID``. Raises RuntimeFailed."""
         host = self.host
         argv = host.runtime.argv(verb, *args)
-        return invoke(f"{verb} {self.id!r}", host.runtime.path, argv, host.env_block, deadline_in(timeout), timeout)
+        return invoke(f"{verb} {self.id!r}", host.runtime.path, argv, host.env_block, timeout, stdout=verb == "state")
 
     def has_ended(self) -> bool:
         return self.status is not None or self.init is None or self.init.has_ended()
@@ -182,39 +192,34 @@ def create(host: Host, id: str, config: dict[str, Any], options: Options, deadli
 def _launch(life: Life, first: Process, options: Options, deadline: int) -> Operation[Life]:
     host = life.host
     ours, theirs = map(Descriptor, _ffi.socketpair(SOCK_STREAM))
-    start_ours, start_theirs = map(Descriptor, _ffi.socketpair(SOCK_STREAM))
     passthrough = options.log_driver == "passthrough"
     # With passthrough the container gets conmon's own stdio; otherwise conmon's stderr is the only explanation if it fails.
-    capture = Descriptor(-1 if passthrough else _ffi.capture(STDERR_LIMIT))
+    capture = None if passthrough else Descriptor(_ffi.capture(STDERR_LIMIT))
     stdin, stdout, stderr = options.stdio
-    env = conmon.environment(host.env, {"_OCI_SYNCPIPE": str(conmon.SYNC_FD), "_OCI_STARTPIPE": str(conmon.START_FD)})
     first.spawn(
         host.conmon_path,
         host.conmon_argv(life.id, options),
-        _ffi.environment_block(env),
-        fds=(stdin, stdout, stderr if passthrough else capture.fd, theirs.fd, start_theirs.fd),
+        host.conmon_env_block,
+        fds=(stdin, stdout, stderr if capture is None else capture.fd, theirs.fd, theirs.fd),
         cwd=life.directory,  # conmon 2.1.6 writes "oom" to its working directory
         process_group=True,
     )
     theirs.close()
-    start_theirs.close()
     life._sync = ours
     # Here conmon waits, and could be moved: it goes on at the first byte.
     try:
-        os.write(start_ours.fd, b"\0")
+        os.write(ours.fd, b"\0")
     except BrokenPipeError:
         pass  # it has ended already, and what it said is read below
-    start_ours.close()
 
     line = yield from _sync_line(life, ours.fd, deadline)
     exit = yield from _reap_first(life, first, deadline)
     if line is None:
-        said = b"" if capture.fd < 0 else read_capture(capture.fd, STDERR_LIMIT)
+        said = b"" if capture is None else read_capture(capture.fd)
         if exit != (0, 0):
             raise ConmonError(f"creating {life.id!r}: conmon {_how(exit)}", returncode_of(exit), said)
         raise CreateError(f"creating {life.id!r}: the runtime failed, or succeeded without a pidfile, and said nothing", said)
-    pid = conmon.parse_sync(line, life.id)
-    _identify(life, pid)
+    _identify(life, conmon.parse_sync(line, life.id))
     return life
 
 
@@ -226,6 +231,7 @@ def _sync_line(life: Life, fd: int, deadline: int) -> Operation[bytes | None]:
     """conmon's line, or None when the pipe closed without one."""
     reader = _ffi.LineReader(fd, conmon.LINE_LIMIT)
     while True:
+        yield Wait((fd,), (), deadline)
         try:
             whole = reader.read()
         except ConnectionResetError:
@@ -242,17 +248,16 @@ def _sync_line(life: Life, fd: int, deadline: int) -> Operation[bytes | None]:
             return None
         if passed(deadline):
             raise Timeout(f"creating {life.id!r} took longer than {life.host.create_timeout:g} s", life.host.create_timeout)
-        yield Wait((fd,), (), deadline)
 
 
 def _reap_first(life: Life, first: Process, deadline: int) -> Operation[tuple[int, int]]:
     """conmon's first process, which ends when the real one has forked off and its pidfile is written."""
-    while (exit := first.reap()) is None:
-        if passed(deadline):
-            raise Timeout(
-                f"creating {life.id!r}: conmon did not go to the background within {life.host.create_timeout:g} s", life.host.create_timeout
-            )
-        yield Wait((first.pidfd,), (), deadline)
+    if (exit := first.reap()) is None:
+        if not (yield from ended(first, deadline)):
+            timeout = life.host.create_timeout
+            raise Timeout(f"creating {life.id!r}: conmon did not go to the background within {timeout:g} s", timeout)
+        exit = first.reap() or (-1, 0)
+    first.close()
     return exit
 
 
@@ -268,7 +273,7 @@ def _identify(life: Life, pid: int) -> None:
     except ProcessLookupError:
         raise CreateError(f"creating {life.id!r}: conmon ({conmon_pid}) or the container's init ({pid}) was killed meanwhile") from None
     stat, monitor_stat = read_stat(pid), read_stat(conmon_pid)
-    if init is None or stat is None or monitor_stat is None or not _is_conmon_of(conmon_pid, life.directory) or stat.ppid != conmon_pid:
+    if init is None or stat is None or monitor_stat is None or stat.ppid != conmon_pid:
         raise ProtocolError(f"creating {life.id!r}: pid {pid} is not a child of this container's conmon ({conmon_pid}); it was left alone")
     life.conmon, life.init = monitor, init
     write_file(f"{life.directory}/pids", f"{pid} {stat.start_time} {conmon_pid} {monitor_stat.start_time}\n".encode())
@@ -280,10 +285,6 @@ def _command_line(pid: int) -> bytes:
             return file.read(65536) or b""
     except OSError:
         return b""
-
-
-def _is_conmon_of(pid: int, directory: str) -> bool:
-    return b"\0-b\0" + os.fsencode(directory) + b"\0" in _command_line(pid)
 
 
 def _claimed_by(directory: str) -> list[Process]:
@@ -331,7 +332,7 @@ def _kill_leftovers(life: Life) -> Operation[None]:
 
 def _cgroup_directories(life: Life) -> list[str]:
     path = life.cgroups_path
-    return cgroups.read().directories(path) if path is not None and path.startswith("/") else []
+    return life.host.hierarchies.directories(path) if path is not None and path.startswith("/") else []
 
 
 def _remove(life: Life) -> None:
@@ -423,7 +424,7 @@ def wait(life: Life, timeout: float | None, deadline: int | None = None) -> Oper
             yield from ended(life.conmon, deadline_in(CONMON_GRACE if kernel is not None else ABANDON_TIMEOUT))
         if kernel is None and life.init is not None:
             kernel = life.init.exit_code()
-        if not os.path.isdir(life.directory) and life.status is None and kernel is None:
+        if kernel is None and life.status is None and not os.path.isdir(life.directory):
             raise ContainerNotFound(f"no container {life.id!r}: it was deleted")
         life.status = life.status or _read_exit(life, kernel)
     return life.status
@@ -463,7 +464,7 @@ def stop(life: Life, timeout: float, signal: int | None) -> Operation[ExitStatus
     Has it ended already, that is fine. Raises ContainerStateError when even SIGKILL does not end it (uninterruptible sleep)."""
     init = life.init
     if init is not None and not life.has_ended():
-        frozen = cgroups.read().is_frozen(init.pid)
+        frozen = life.host.hierarchies.is_frozen(init.pid)
         if timeout > 0:
             init.signal(signal or life.stop_signal)
         if frozen:

@@ -135,77 +135,70 @@ class Stat:
 def read_stat(pid: int) -> Stat | None:
     """None when there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            # The name, in parentheses, can hold anything, so count from its end: state is field 3.
-            fields = file.read(4096).rpartition(b")")[2].split()
-    except OSError:  # ENOENT; ESRCH when it goes away between open and read
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
         return None
+    try:
+        # The name, in parentheses, can hold anything, so count from its end: state is field 3.
+        fields = os.read(fd, 4096).rpartition(b")")[2].split()
+    except OSError:  # ESRCH: it went away between open and read
+        return None
+    finally:
+        os.close(fd)
     return Stat(fields[0].decode(), int(fields[1]), int(fields[19]), int(fields[49]) if len(fields) > 49 else None)
 
 
 def ended(process: Process, deadline: int) -> Operation[bool]:
     """Waits until a process is dead; False at the deadline."""
-    while not process.has_ended():
+    while True:
+        ready = yield Wait((process.pidfd,), (), deadline)
+        if process.pidfd in ready:
+            return True
         if passed(deadline):
             return False
-        yield Wait((process.pidfd,), (), deadline)
-    return True
 
 
 class Output:
-    """How a tool ended, and what it said."""
+    """What a tool said."""
 
-    __slots__ = ("returncode", "stderr", "stdout")
+    __slots__ = ("stderr", "stdout")
 
-    def __init__(self, returncode: int, stdout: bytes, stderr: bytes) -> None:
-        self.returncode = returncode
+    def __init__(self, stdout: bytes, stderr: bytes) -> None:
         self.stdout = stdout
         self.stderr = stderr
 
 
 def returncode_of(exit: tuple[int, int]) -> int:
-    """As subprocess tells it: the code, or -N for signal N."""
+    """As subprocess tells it: the code, or -N for signal N. What nobody knows, (-1, 0), stays no success."""
     code, signal = exit
     return -signal if signal else code
 
 
-def read_capture(fd: int, limit: int) -> bytes:
-    """What was written to ``_ffi.capture``: its end is the last byte that is not NUL, for the file has its full size from the start."""
-    parts: list[bytes] = []
-    at = 0
-    while at < limit:
-        part = os.pread(fd, min(65536, limit - at), at)
-        stripped = part.rstrip(b"\0")
-        parts.append(stripped if len(stripped) < len(part) else part)
-        if len(stripped) < len(part) or not part:
-            break
-        at += len(part)
-    return b"".join(parts)
+def read_capture(fd: int) -> bytes:
+    """What was written to an ``_ffi.capture`` so far: up to where the writers, who share its offset, have come."""
+    size = os.lseek(fd, 0, os.SEEK_CUR)
+    return os.pread(fd, size, 0) if size else b""
 
 
-def invoke(
-    step: str, path: str, argv: Sequence[str], env: tuple[bytes, int], deadline: int, timeout: float | None, *, check: bool = True
-) -> Operation[Output]:
-    """Runs a tool to its end: stdin is /dev/null, stdout and stderr are captured (bounded), never ours. At the deadline, or when we are
-    interrupted, it dies with all its descendants. Raises SpawnError, Timeout, and with ``check`` RuntimeFailed."""
-    out, err = Descriptor(_ffi.capture(STDOUT_LIMIT)), Descriptor(_ffi.capture(STDERR_LIMIT))
+def invoke(step: str, path: str, argv: Sequence[str], env: tuple[bytes, int], timeout: float, *, stdout: bool = False) -> Operation[Output]:
+    """Runs a tool to its end: stdin is /dev/null, and what it says is captured (bounded), never ours; without ``stdout`` it is all stderr.
+    After ``timeout`` seconds, or when we are interrupted, it dies with all its descendants. Raises SpawnError, Timeout and, unless the exit
+    code is 0, RuntimeFailed."""
+    err = Descriptor(_ffi.capture(STDERR_LIMIT))
+    out = Descriptor(_ffi.capture(STDOUT_LIMIT)) if stdout else err
     tool = Process()
     try:
         tool.spawn(path, argv, env, fds=(-1, out.fd, err.fd), process_group=True)
-        while (exit := tool.reap()) is None:
-            if passed(deadline):
-                raise Timeout(f"{step}: {path} did not end within {timeout:g} s and was killed", timeout)
-            yield Wait((tool.pidfd,), (), deadline)
+        if not (yield from ended(tool, deadline_in(timeout))):
+            raise Timeout(f"{step}: {path} did not end within {timeout:g} s and was killed", timeout)
+        code = returncode_of(tool.reap() or (-1, 0))
     except BaseException:
         yield from kill_tree([tool], reap=tool)
         raise
-    output = Output(returncode_of(exit), read_capture(out.fd, STDOUT_LIMIT), read_capture(err.fd, STDERR_LIMIT))
-    out.close()
-    err.close()
-    tool.close()
-    if check and output.returncode != 0:
-        raise RuntimeFailed(step, [path, *argv[1:]], output.returncode, output.stderr)
-    return output
+    said = read_capture(err.fd)
+    if code != 0:
+        raise RuntimeFailed(step, [path, *argv[1:]], code, said)
+    return Output(read_capture(out.fd) if stdout else b"", said)
 
 
 def descendants(roots: set[int]) -> list[int]:

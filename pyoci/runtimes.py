@@ -10,7 +10,7 @@ import stat
 from pyoci import cgroups
 from pyoci.errors import ExecutableError, NoRuntime, ProtocolError
 from pyoci.process import invoke
-from pyoci.waiting import deadline_in, drive
+from pyoci.waiting import drive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def unfit(path: str, env: Mapping[str, str]) -> str | None:
 def version_of(path: str, env: Mapping[str, str]) -> tuple[int, ...] | None:
     from pyoci._ffi import environment_block
 
-    call = invoke(f"asking {path} for its version", path, [path, "--version"], environment_block(env), deadline_in(PROBE_TIMEOUT), PROBE_TIMEOUT)
+    call = invoke(f"asking {path} for its version", path, [path, "--version"], environment_block(env), PROBE_TIMEOUT, stdout=True)
     return parse_version(drive(call).stdout)
 
 
