@@ -405,6 +405,8 @@ def _operation(
             stdio.drain_all()
             said = stdio.result(2) or stdio.result(1) or b""
             code = runtimes.says_program(said)
+            if code == 126 and args[0].startswith("/") and not os.path.lexists(config["root"]["path"] + args[0]):
+                code = 127
             lap("create")
             if code is None:
                 raise CreateError(f"creating {id!r}: the runtime failed", said or error.stderr) from None

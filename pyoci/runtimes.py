@@ -118,7 +118,7 @@ def parse_state(output: bytes, id: str) -> tuple[State, int]:
         state = json.loads(output)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the runtime's state of {id!r} is not JSON ({error}): {output[:200]!r}", output[:65536]) from None
-    if not isinstance(state, dict) or state.get("id") != id or state.get("status") not in STATUSES:
+    if not isinstance(state, dict) or state.get("id") != id or str(state.get("status")) not in STATUSES:
         raise ProtocolError(f"the runtime's state of {id!r} is not a state: {output[:200]!r}", output[:65536])
     pid = state.get("pid", 0)
     if type(pid) is not int or pid < 0:
@@ -133,15 +133,16 @@ def says_missing(stderr: bytes) -> bool:
 
 
 def says_program(stderr: bytes) -> int | None:
-    """127 when a failed create means that the container's program is not there, 126 when it cannot be executed, as shells say; else None."""
+    """127 when a failed create means that the container's program is not there, 126 when it cannot be executed, as shells say; else None.
+
+    runc says ``exec: \\"PROGRAM\\": REASON``, crun "executable file `PROGRAM` not found" or "open executable: REASON", where the reason of a
+    missing absolute path is a stray EPERM in 1.8.1: the caller looks at the root file system."""
     text = stderr.decode("utf-8", "replace")
-    if re.search(r"executable file [`\"']?.*[`\"']? not found in \$PATH|exec(?::| of| failed).*no such file or directory", text, re.IGNORECASE):
-        return 127
-    if re.search(r"cannot find executable|open executable.*No such file|stat [^:]*: no such file or directory: unknown", text, re.IGNORECASE):
-        return 127
-    if re.search(r"exec.*(permission denied|exec format error|is a directory)|open executable.*Permission denied", text, re.IGNORECASE):
-        return 126
-    return None
+    match = re.search(r'exec: \\?".*\\?": (?P<runc>[^"]*)|(?P<missing>executable file .* not found)|open executable: (?P<crun>.*)', text, re.DOTALL)
+    if match is None:
+        return None
+    reason = (match["runc"] or match["crun"] or "").lower()
+    return 127 if match["missing"] or "not found" in reason or "no such file" in reason else 126
 
 
 # --- which one --------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,45 @@
+"""Reading the mounts, and never leaving the container's cgroup."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyoci import cgroups
+
+V1 = b"""30 23 0:26 / /sys/fs/cgroup/memory rw,nosuid shared:12 - cgroup cgroup rw,memory
+31 23 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+32 23 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+33 23 0:29 / /proc rw - proc proc rw
+"""
+UNIFIED = b"34 23 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "layout"), [(V1, "v1"), (V1 + UNIFIED, "hybrid"), (UNIFIED, "v2"), (b"", "none"), (b"garbage\n - \n- cgroup", "none")]
+)
+def test_layouts(content: bytes, layout: str) -> None:
+    assert cgroups.Cgroups(cgroups.parse_mountinfo(content)).layout == layout
+
+
+def test_mount_points_with_escapes() -> None:
+    mounts = cgroups.parse_mountinfo(rb"1 2 0:1 / /sys/fs/c\040g rw - cgroup2 none rw")
+    assert mounts == {cgroups.V2: "/sys/fs/c g"}
+
+
+def test_each_hierarchy_once() -> None:
+    found = cgroups.Cgroups(cgroups.parse_mountinfo(V1))
+    assert found.directories("/pyoci-a") == [
+        "/sys/fs/cgroup/cpu,cpuacct/pyoci-a",
+        "/sys/fs/cgroup/memory/pyoci-a",
+        "/sys/fs/cgroup/systemd/pyoci-a",
+    ]
+
+
+@pytest.mark.parametrize("path", ["", "/", "//", "/..", "/a/../..", "/a/.."])
+def test_a_path_that_is_no_cgroup_of_its_own_has_no_directories(path: str) -> None:
+    assert cgroups.Cgroups({"memory": "/sys/fs/cgroup/memory"}).directories(path) == []
+
+
+@given(st.binary(max_size=400))
+def test_arbitrary_mountinfo(content: bytes) -> None:
+    assert cgroups.Cgroups(cgroups.parse_mountinfo(content + UNIFIED)).layout in ("v1", "v2", "hybrid", "none")
