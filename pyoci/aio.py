@@ -9,7 +9,7 @@ import asyncio
 import os
 from time import monotonic_ns
 
-from pyoci import lifecycle, oneshot
+from pyoci import lifecycle, oneshot, spec
 from pyoci.container import ContainerBase
 from pyoci.runtime import RuntimeBase, loaded
 from pyoci.store import store_at
@@ -102,11 +102,11 @@ class Container(ContainerBase):
 
     async def kill(self, signal: int | str = "KILL") -> None:
         """As ``pyoci.Container.kill``."""
-        await drive(lifecycle.kill(self._life, lifecycle.signal_number(signal)))
+        await drive(lifecycle.kill(self._life, spec.signal_number(signal)))
 
     async def stop(self, timeout: float = lifecycle.STOP_TIMEOUT, *, signal: int | str | None = None) -> ExitStatus:  # noqa: ASYNC109
         """As ``pyoci.Container.stop``."""
-        return await drive(lifecycle.stop(self._life, timeout, None if signal is None else lifecycle.signal_number(signal)))
+        return await drive(lifecycle.stop(self._life, timeout, None if signal is None else spec.signal_number(signal)))
 
     async def pause(self) -> None:
         """As ``pyoci.Container.pause``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyoci import lifecycle
+from pyoci import lifecycle, spec
 from pyoci.store import store_at
 from pyoci.waiting import drive
 
@@ -94,12 +94,12 @@ class Container(ContainerBase):
 
     def kill(self, signal: int | str = "KILL") -> None:
         """Sends a signal to its init. Raises ContainerStateError when it has ended."""
-        drive(lifecycle.kill(self._life, lifecycle.signal_number(signal)))
+        drive(lifecycle.kill(self._life, spec.signal_number(signal)))
 
     def stop(self, timeout: float = lifecycle.STOP_TIMEOUT, *, signal: int | str | None = None) -> ExitStatus:
         """Ends it: the stop signal (given, or that of the image, or TERM), then KILL to everything in it after ``timeout`` seconds. A paused
         container is thawed first; one that has ended already is fine."""
-        return drive(lifecycle.stop(self._life, timeout, None if signal is None else lifecycle.signal_number(signal)))
+        return drive(lifecycle.stop(self._life, timeout, None if signal is None else spec.signal_number(signal)))
 
     def pause(self) -> None:
         """Freezes it (cgroup freezer). Raises ContainerStateError unless it is running."""

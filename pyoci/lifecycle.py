@@ -6,7 +6,7 @@ import errno
 import fcntl
 import json
 import os
-from signal import SIGKILL, SIGTERM, Signals
+from signal import SIGKILL, SIGTERM
 from socket import SOCK_STREAM
 from time import time_ns
 
@@ -17,7 +17,6 @@ from pyoci.errors import (
     ContainerStateError,
     CreateError,
     Error,
-    InvalidOption,
     ProtocolError,
     RuntimeFailed,
     Timeout,
@@ -158,7 +157,7 @@ def record_of(config: Mapping[str, Any], host: Host) -> dict[str, Any]:
         "cgroups_path": linux.get("cgroupsPath"),
         # Only if it is new: killing init then ends everything in it (pid_namespaces(7)).
         "own_pid_namespace": pid_namespace is not None and not pid_namespace.get("path"),
-        "stop_signal": signal_number(annotations.get("org.opencontainers.image.stopSignal") or SIGTERM),
+        "stop_signal": spec.signal_number(annotations.get(spec.STOP_SIGNAL) or int(SIGTERM)),
         "created_ns": time_ns(),
     }
 
@@ -435,20 +434,6 @@ def _read_exit(life: Life, kernel: tuple[int, int] | None) -> ExitStatus:
     filed = parse_exit_file(found[0]) if found is not None else None
     finished = found[1] if found is not None else time_ns() if kernel is not None else None
     return combine(filed, kernel, oom_killed=os.path.lexists(f"{life.directory}/oom"), finished_ns=finished)
-
-
-def signal_number(signal: int | str) -> int:
-    """15, "TERM", "SIGTERM" or "15" → 15. Raises InvalidOption."""
-    try:
-        if isinstance(signal, str) and not signal.isdecimal():
-            name = signal.upper()
-            return int(Signals[name if name.startswith("SIG") else f"SIG{name}"])
-        number = int(signal)
-    except (KeyError, ValueError, TypeError):
-        number = 0
-    if not 1 <= number <= 64:
-        raise InvalidOption(f"{signal!r} is no signal: give a number from 1 to 64 or a name such as TERM")
-    return number
 
 
 def kill(life: Life, signal: int) -> Operation[None]:

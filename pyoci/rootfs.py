@@ -1,0 +1,134 @@
+"""A small root file system of the machine's own static busybox, made once and shared, read-only, by all containers that bring none."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from pyoci.errors import ExecutableError, InvalidOption, StateDirError
+
+LAYOUT = 1
+"""Raise it when what ``_fill`` makes changes: the tree then gets another name."""
+CANDIDATES = ("/bin/busybox", "/usr/bin/busybox", "/usr/local/bin/busybox", "/bin/busybox.static")
+DIRECTORIES = ("bin", "dev", "etc", "home", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "usr/sbin", "var/tmp")
+FILES = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    "etc/group": "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
+    "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+}
+
+_made: str | None = None
+
+
+def cache_directory() -> str:
+    """$PYOCI_CACHE_DIR; else /var/cache/pyoci for root (/run is often noexec), else $XDG_CACHE_HOME/pyoci or ~/.cache/pyoci."""
+    given = os.environ.get("PYOCI_CACHE_DIR")
+    if given:
+        if not given.startswith("/"):
+            raise InvalidOption(f"PYOCI_CACHE_DIR must be an absolute path, not {given!r}")
+        return given
+    if os.geteuid() == 0:
+        return "/var/cache/pyoci"
+    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "pyoci")
+
+
+def builtin() -> str:
+    """The path of the built-in root file system; made if it is not there, at once whole or not at all. Raises ExecutableError when there is
+    no static busybox, StateDirError when there is no place for it."""
+    global _made
+    if _made is not None and os.path.isdir(_made):
+        return _made
+    busybox = find_busybox()
+    status = os.stat(busybox)
+    path = f"{_own_directory()}/rootfs-{LAYOUT}-{status.st_size:x}-{status.st_mtime_ns:x}"
+    if not os.path.isdir(path):
+        _make(path, busybox)
+    _made = path
+    return path
+
+
+def find_busybox() -> str:
+    """The path of a static busybox. Raises ExecutableError that says where it was looked for and what to install."""
+    dynamic = []
+    for path in CANDIDATES:
+        try:
+            with open(path, "rb") as file:
+                head = file.read(4096)
+        except OSError:
+            continue
+        if is_static(head):
+            return path
+        dynamic.append(path)
+    found = f"; {', '.join(dynamic)} needs shared libraries" if dynamic else ""
+    raise ExecutableError(
+        2,
+        f"no static busybox for the built-in root file system in {', '.join(CANDIDATES)}{found}; "
+        "install it (Debian: apt install busybox-static) or give rootfs=",
+        CANDIDATES[0],
+    )
+
+
+def is_static(head: bytes) -> bool:
+    """An ELF file without a program interpreter (PT_INTERP, elf(5)), told from its first bytes."""
+    if len(head) < 64 or head[:4] != b"\x7fELF":
+        return False
+    order = "little" if head[5] == 1 else "big"
+    wide = head[4] == 2
+    offset = int.from_bytes(head[32:40] if wide else head[28:32], order)  # type: ignore[arg-type]
+    size, count = (int.from_bytes(head[at : at + 2], order) for at in ((54, 56) if wide else (42, 44)))  # type: ignore[arg-type]
+    if not size or offset + size * count > len(head):
+        return False
+    return all(int.from_bytes(head[offset + size * i : offset + size * i + 4], order) != 3 for i in range(count))  # type: ignore[arg-type]
+
+
+def _own_directory() -> str:
+    path = cache_directory()
+    try:
+        os.makedirs(path, 0o755, exist_ok=True)
+        status = os.lstat(path)
+    except OSError as error:
+        raise StateDirError(error.errno, f"making the cache directory {path}: {error.strerror}", path) from None
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise StateDirError(1, f"the cache directory {path} must be a directory of our own that nobody else can write to", path)
+    return path
+
+
+def _make(path: str, busybox: str) -> None:
+    """Fills a directory beside and renames it: of two makers one wins, and the other's is removed."""
+    import shutil
+    import tempfile
+
+    temporary = tempfile.mkdtemp(prefix=".making-", dir=os.path.dirname(path))
+    try:
+        _fill(temporary, busybox)
+        os.chmod(temporary, 0o755)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if not os.path.isdir(path):
+                raise
+    except OSError as error:
+        raise StateDirError(error.errno, f"making the built-in root file system {path}: {error.strerror}", path) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fill(root: str, busybox: str) -> None:
+    import shutil
+    import subprocess
+
+    for name in DIRECTORIES:
+        os.makedirs(f"{root}/{name}", 0o755, exist_ok=True)
+    for name in ("tmp", "var/tmp"):
+        os.chmod(f"{root}/{name}", 0o1777)
+    os.chmod(f"{root}/root", 0o700)
+    for name, content in FILES.items():
+        with open(f"{root}/{name}", "w") as file:
+            file.write(content)
+    shutil.copyfile(busybox, f"{root}/bin/busybox")
+    os.chmod(f"{root}/bin/busybox", 0o755)
+    listed = subprocess.run([busybox, "--list-full"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=30)
+    for applet in listed.stdout.split():
+        link = f"{root}/{applet}"
+        if os.path.isdir(os.path.dirname(link)) and not os.path.lexists(link):
+            os.symlink("/bin/busybox", link)
