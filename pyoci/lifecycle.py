@@ -450,6 +450,8 @@ def stop(life: Life, timeout: float, signal: int | None) -> Operation[ExitStatus
     init = life.init
     if init is not None and not life.has_ended():
         frozen = life.host.hierarchies.is_frozen(init.pid)
+        if _is_created(life):
+            timeout = 0  # no program of the container's runs yet that could make use of the time
         if timeout > 0:
             init.signal(signal or life.stop_signal)
         if frozen:
@@ -463,6 +465,11 @@ def stop(life: Life, timeout: float, signal: int | None) -> Operation[ExitStatus
     if not life.own_pid_namespace and not life.removed:
         yield from _kill_leftovers(life)
     return (yield from wait(life, None))
+
+
+def _is_created(life: Life) -> bool:
+    """It waits to be started: both runtimes remove this FIFO when it is."""
+    return os.path.lexists(f"{life.host.runtime.root}/{life.id}/exec.fifo")
 
 
 def pause(life: Life) -> Operation[None]:

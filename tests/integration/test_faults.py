@@ -418,6 +418,7 @@ def test_row_23_descriptors_of_other_threads_reach_neither_conmon_nor_init(runti
             fds = [os.open("/dev/zero", os.O_RDONLY) for _ in range(8)]
             for fd in fds:
                 os.set_inheritable(fd, True)
+            time.sleep(0.002)  # or 32 busy threads keep the interpreter lock to themselves
             for fd in fds:
                 os.close(fd)
 

@@ -1,0 +1,78 @@
+"""The invariant: after every call that returns or raises, within two seconds, nothing is left that was not there before."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+GRACE = 2.0
+
+
+def children() -> set[str]:
+    """Our children, zombies among them, as "pid name"; and every process that belongs to a state directory of these tests."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            stat = (entry / "stat").read_text()
+            name, fields = stat[stat.index("(") : stat.rindex(")") + 1], stat.rpartition(")")[2].split()
+            command = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        # Somebody else's zombie is somebody else's to reap: PID 1 gets the conmons, and takes its time on some machines.
+        ours = int(fields[1]) == os.getpid()
+        if ours or (fields[0] != "Z" and (b"/pyoci-tests-" in command or name in ("(conmon)", "(runc)", "(crun)"))):
+            found.add(f"process {entry.name} {name} {fields[0]} {command.replace(bytes(1), b' ')[:200]!r}")
+    return found
+
+
+def descriptors() -> set[str]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) <= 2:
+            continue  # pytest's capture exchanges them
+        try:
+            found.add(f"descriptor {name} → {os.readlink(f'/proc/self/fd/{name}')}")
+        except OSError:
+            pass  # the one that lists
+    return found
+
+
+def mounts() -> set[str]:
+    return {f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+
+
+def cgroups() -> set[str]:
+    found = set()
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if " - cgroup" in line:
+            found |= {f"cgroup {path}" for pattern in ("pyoci-*", "*/pyoci-*") for path in Path(line.split()[4]).glob(pattern)}
+    return found
+
+
+def files(state_dir: str | None) -> set[str]:
+    """What is in the state directory besides the directories that always stand there."""
+    if state_dir is None:
+        return set()
+    base = Path(state_dir)
+    fixed = {base / name for name in ("containers", "exits", "crun", "runc", "runtime")}
+    return {f"file {path}" for path in base.rglob("*") if path not in fixed and path.parent.name != ".cache"}
+
+
+def threads() -> set[str]:
+    return {f"thread {thread.name}" for thread in threading.enumerate()}
+
+
+def everything(state_dir: str | None) -> set[str]:
+    return children() | descriptors() | mounts() | cgroups() | files(state_dir) | threads()
+
+
+def left_over(before: set[str], state_dir: str | None) -> set[str]:
+    """What is there now and was not before; gives what is just ending its time."""
+    deadline = time.monotonic() + GRACE
+    while (left := everything(state_dir) - before) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left

@@ -1,0 +1,116 @@
+"""Fixtures: the host, a state directory, each runtime that works here, and the audit around every test."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pyoci
+from pyoci import _ffi, cgroups, rootfs, runtimes
+from pyoci.conmon import environment
+from tests import audit
+
+CLONE_NEWNS = 0x20000
+MS_REC, MS_PRIVATE, MNT_DETACH = 0x4000, 0x40000, 2
+
+
+def _become_v1_host() -> None:
+    """On a hybrid host crun refuses to work, so the tests run where no cgroup2 is mounted: in a mount namespace of their own."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    unified = cgroups.read().mounts[cgroups.V2].encode()
+    for step, result in (
+        ("unshare", libc.unshare(CLONE_NEWNS)),
+        ("making / private", libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None)),
+        ("umount", libc.umount2(unified, MNT_DETACH)),
+    ):
+        if result != 0:
+            raise OSError(ctypes.get_errno(), f"{step}: {os.strerror(ctypes.get_errno())}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.geteuid() == 0 and os.environ.get("PYOCI_TESTS_HOST") != "asis" and cgroups.read().layout == "hybrid":
+        _become_v1_host()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() != 0:
+        for item in items:
+            if "state_dir" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.skip(reason="needs root: containers are created"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """With PYOCI_TESTS_NO_SKIP a skip is a failure: on a host that CI has set up, nothing may be missing."""
+    report = yield
+    if os.environ.get("PYOCI_TESTS_NO_SKIP") and report.skipped and not hasattr(report, "wasxfail"):  # type: ignore[attr-defined]
+        report.outcome = "failed"  # type: ignore[attr-defined]
+    return report
+
+
+def _working_runtimes() -> list[str]:
+    found = []
+    for name in runtimes.CANDIDATES:
+        try:
+            path = runtimes.find_executable(name)
+        except pyoci.ExecutableError:
+            continue
+        if runtimes.unfit(path, environment(os.environ)) is None:
+            found.append(name)
+    return found
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "runtime_name" in metafunc.fixturenames:
+        metafunc.parametrize("runtime_name", _working_runtimes(), scope="session")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    directory = request.getfixturevalue("state_dir") if "state_dir" in request.fixturenames else None
+    if "rootfs" in request.fixturenames:
+        request.getfixturevalue("rootfs")
+    gc.collect()
+    before = audit.everything(directory)
+    yield
+    gc.collect()
+    left = audit.left_over(before, directory)
+    assert not left, "left behind:\n" + "\n".join(sorted(left))
+
+
+@pytest.fixture
+def state_dir() -> Iterator[str]:
+    """A state directory of the test's own, with a short path as sockets need it."""
+    base = "/run" if os.access("/run", os.W_OK) else None
+    path = tempfile.mkdtemp(prefix="pyoci-tests-", dir=base)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session", name="rootfs")
+def _rootfs() -> str:
+    return rootfs.builtin()
+
+
+@pytest.fixture
+def runtime(runtime_name: str, state_dir: str) -> pyoci.OCIRuntime:
+    return pyoci.OCIRuntime(runtime_name, state_dir=state_dir)
+
+
+@pytest.fixture
+def sync_pair() -> Iterator[tuple[int, int]]:
+    """Two connected stream sockets, closed at the end."""
+    import socket
+
+    ends = _ffi.socketpair(socket.SOCK_STREAM)
+    yield ends
+    for fd in ends:
+        if Path(f"/proc/self/fd/{fd}").exists():
+            os.close(fd)
