@@ -129,11 +129,11 @@ class Life:
         # Our end of the sync pipe: conmon 2.1.6 dies of EPIPE, without an exit file, when it is closed too early.
         self._sync: Descriptor | None = None
 
-    def call(self, verb: str, *args: str, timeout: float = CALL_TIMEOUT) -> Operation[Output]:
+    def call(self, verb: str, *args: str, timeout: float | None = None) -> Operation[Output]:
         """``RUNTIME VERB [ARGS] ID``. Raises RuntimeFailed."""
         host = self.host
         argv = host.runtime.argv(verb, *args)
-        return invoke(f"{verb} {self.id!r}", host.runtime.path, argv, host.env_block, timeout, stdout=verb == "state")
+        return invoke(f"{verb} {self.id!r}", host.runtime.path, argv, host.env_block, timeout or CALL_TIMEOUT, stdout=verb == "state")
 
     def has_ended(self) -> bool:
         return self.status is not None or self.init is None or self.init.has_ended()
@@ -191,33 +191,32 @@ def create(host: Host, id: str, config: dict[str, Any], options: Options, deadli
 def _launch(life: Life, first: Process, options: Options, deadline: int) -> Operation[Life]:
     host = life.host
     ours, theirs = map(Descriptor, _ffi.socketpair(SOCK_STREAM))
-    passthrough = options.log_driver == "passthrough"
-    # With passthrough the container gets conmon's own stdio; otherwise conmon's stderr is the only explanation if it fails.
-    capture = None if passthrough else Descriptor(_ffi.capture(STDERR_LIMIT))
-    stdin, stdout, stderr = options.stdio
-    first.spawn(
-        host.conmon_path,
-        host.conmon_argv(life.id, options),
-        host.conmon_env_block,
-        fds=(stdin, stdout, stderr if capture is None else capture.fd, theirs.fd, theirs.fd),
-        cwd=life.directory,  # conmon 2.1.6 writes "oom" to its working directory
-        process_group=True,
-    )
-    theirs.close()
     life._sync = ours
-    # Here conmon waits, and could be moved: it goes on at the first byte.
-    try:
-        os.write(ours.fd, b"\0")
-    except BrokenPipeError:
-        pass  # it has ended already, and what it said is read below
-
-    line = yield from _sync_line(life, ours.fd, deadline)
-    exit = yield from _reap_first(life, first, deadline)
-    if line is None:
-        said = b"" if capture is None else read_capture(capture.fd)
-        if exit != (0, 0):
-            raise ConmonError(f"creating {life.id!r}: conmon {_how(exit)}", returncode_of(exit), said)
-        raise CreateError(f"creating {life.id!r}: the runtime failed, or succeeded without a pidfile, and said nothing", said)
+    # With passthrough the container gets conmon's own stdio; otherwise conmon's stderr is the only explanation if it fails.
+    passthrough = options.log_driver == "passthrough"
+    with theirs, Descriptor(-1 if passthrough else _ffi.capture(STDERR_LIMIT)) as capture:
+        stdin, stdout, stderr = options.stdio
+        first.spawn(
+            host.conmon_path,
+            host.conmon_argv(life.id, options),
+            host.conmon_env_block,
+            fds=(stdin, stdout, stderr if passthrough else capture.fd, theirs.fd, theirs.fd),
+            cwd=life.directory,  # conmon 2.1.6 writes "oom" to its working directory
+            process_group=True,
+        )
+        theirs.close()
+        # Here conmon waits, and could be moved: it goes on at the first byte.
+        try:
+            os.write(ours.fd, b"\0")
+        except BrokenPipeError:
+            pass  # it has ended already, and what it said is read below
+        line = yield from _sync_line(life, ours.fd, deadline)
+        exit = yield from _reap_first(life, first, deadline)
+        if line is None:
+            said = b"" if passthrough else read_capture(capture.fd)
+            if exit != (0, 0):
+                raise ConmonError(f"creating {life.id!r} in {life.directory}: conmon {_how(exit)}", returncode_of(exit), said)
+            raise CreateError(f"creating {life.id!r}: the runtime failed, or succeeded without a pidfile, and said nothing", said)
     _identify(life, conmon.parse_sync(line, life.id))
     return life
 
@@ -319,6 +318,10 @@ def _abandon(life: Life, first: Process) -> Operation[None]:
             pass
         yield from _kill_leftovers(life)
     _remove(life)
+    # An exception keeps what its frames hold: the descriptors must not wait for it to go.
+    for process in (first, life.init, life.conmon):
+        if process is not None:
+            process.close()
 
 
 def _kill_leftovers(life: Life) -> Operation[None]:
@@ -341,7 +344,8 @@ def _remove(life: Life) -> None:
     remove_tree(f"{life.host.runtime.root}/{life.id}")
     life.host.store.remove(life.id)
     life.removed = True
-    life._sync = None
+    if life._sync is not None:
+        life._sync.close()
 
 
 # --- finding it again -------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from pyoci.waiting import Wait, deadline_in, passed
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Self
 
     from pyoci.waiting import Operation
 
@@ -38,6 +39,12 @@ class Descriptor:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def __del__(self) -> None:
         self.close()
@@ -184,21 +191,22 @@ def invoke(step: str, path: str, argv: Sequence[str], env: tuple[bytes, int], ti
     """Runs a tool to its end: stdin is /dev/null, and what it says is captured (bounded), never ours; without ``stdout`` it is all stderr.
     After ``timeout`` seconds, or when we are interrupted, it dies with all its descendants. Raises SpawnError, Timeout and, unless the exit
     code is 0, RuntimeFailed."""
-    err = Descriptor(_ffi.capture(STDERR_LIMIT))
-    out = Descriptor(_ffi.capture(STDOUT_LIMIT)) if stdout else err
-    tool = Process()
-    try:
-        tool.spawn(path, argv, env, fds=(-1, out.fd, err.fd), process_group=True)
-        if not (yield from ended(tool, deadline_in(timeout))):
-            raise Timeout(f"{step}: {path} did not end within {timeout:g} s and was killed", timeout)
-        code = returncode_of(tool.reap() or (-1, 0))
-    except BaseException:
-        yield from kill_tree([tool], reap=tool)
-        raise
-    said = read_capture(err.fd)
-    if code != 0:
-        raise RuntimeFailed(step, [path, *argv[1:]], code, said)
-    return Output(read_capture(out.fd) if stdout else b"", said)
+    with Descriptor(_ffi.capture(STDERR_LIMIT)) as err, Descriptor(_ffi.capture(STDOUT_LIMIT) if stdout else -1) as out:
+        tool = Process()
+        try:
+            tool.spawn(path, argv, env, fds=(-1, out.fd if stdout else err.fd, err.fd), process_group=True)
+            if not (yield from ended(tool, deadline_in(timeout))):
+                raise Timeout(f"{step}: {path} did not end within {timeout:g} s and was killed", timeout)
+            code = returncode_of(tool.reap() or (-1, 0))
+        except BaseException:
+            yield from kill_tree([tool], reap=tool)
+            tool.close()
+            raise
+        tool.close()
+        said = read_capture(err.fd)
+        if code != 0:
+            raise RuntimeFailed(step, [path, *argv[1:]], code, said)
+        return Output(read_capture(out.fd) if stdout else b"", said)
 
 
 def descendants(roots: set[int]) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import shutil
@@ -13,30 +12,14 @@ from pathlib import Path
 import pytest
 
 import pyoci
-from pyoci import _ffi, cgroups, rootfs, runtimes
+from pyoci import _ffi, rootfs, runtimes
 from pyoci.conmon import environment
-from tests import audit
-
-CLONE_NEWNS = 0x20000
-MS_REC, MS_PRIVATE, MNT_DETACH = 0x4000, 0x40000, 2
-
-
-def _become_v1_host() -> None:
-    """On a hybrid host crun refuses to work, so the tests run where no cgroup2 is mounted: in a mount namespace of their own."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    unified = cgroups.read().mounts[cgroups.V2].encode()
-    for step, result in (
-        ("unshare", libc.unshare(CLONE_NEWNS)),
-        ("making / private", libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None)),
-        ("umount", libc.umount2(unified, MNT_DETACH)),
-    ):
-        if result != 0:
-            raise OSError(ctypes.get_errno(), f"{step}: {os.strerror(ctypes.get_errno())}")
+from tests import audit, hosts
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if os.geteuid() == 0 and os.environ.get("PYOCI_TESTS_HOST") != "asis" and cgroups.read().layout == "hybrid":
-        _become_v1_host()
+    if os.environ.get("PYOCI_TESTS_HOST") != "asis":
+        hosts.become_v1_host()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,7 +27,7 @@ missing_packages() {
     if ! busybox=$(command -v busybox) || case $(ldd "$busybox" 2>&1) in *'=>'*) true ;; *) false ;; esac; then
         packages="$packages busybox-static"
     fi
-    [ -n "$(fingerprint)" ] || [ -n "$(find_python)" ] || packages="$packages python3 python3-venv python3-dev"
+    is_current || [ -n "$(find_python)" ] || packages="$packages python3 python3-venv python3-dev"
     echo "${packages# }"
 }
 

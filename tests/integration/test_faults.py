@@ -19,6 +19,9 @@ from pyoci import spec
 
 Build = Callable[..., dict[str, Any]]
 
+FOREVER = ("sh", "-c", "trap 'exit 0' TERM; sleep 100 & wait")
+"""Ends at the stop signal, as PID 1 of a namespace only does when it has a handler."""
+
 
 @pytest.fixture
 def build(rootfs: str) -> Build:
@@ -103,7 +106,7 @@ def test_row_2_the_real_conmon_with_a_log_that_it_cannot_open(runtime: pyoci.OCI
         return [argument.replace("k8s-file:", "k8s-file:/nonexistent/") for argument in argv]
 
     monkeypatch.setattr(conmon, "arguments", arguments)
-    with pytest.raises(pyoci.ConmonError, match="nonexistent") as caught:
+    with pytest.raises(pyoci.ConmonError, match=r"log file.*No such file") as caught:
         runtime.create(build("true"))
     assert caught.value.returncode == 1
 
@@ -128,10 +131,10 @@ def test_row_3_a_runtime_without_a_pidfile_or_a_word(runtime: pyoci.OCIRuntime, 
 
 def test_row_3_the_runtimes_words_are_told(runtime: pyoci.OCIRuntime, build: Build) -> None:
     config = build("true")
-    config["mounts"].append({"destination": "/proc/x", "type": "nosuchfs", "source": "x"})
+    config["mounts"].append({"destination": "/home", "type": "nosuchfs", "source": "x"})
     with pytest.raises(pyoci.CreateError) as caught:
         runtime.create(config)
-    assert "nosuchfs" in str(caught.value) or "No such device" in str(caught.value)
+    assert "No such device" in str(caught.value) or "no such device" in str(caught.value)
     assert caught.value.stderr
 
 
@@ -164,7 +167,7 @@ def test_row_4_a_bad_pidfile_passes_through_conmon_and_is_refused(runtime: pyoci
 
 
 def test_row_4_a_recycled_pid_on_disk_is_not_the_container(runtime: pyoci.OCIRuntime, build: Build) -> None:
-    container = runtime.create(build("sleep", "100"), "job")
+    container = runtime.create(build(*FOREVER), "job")
     container.start()
     container.stop(timeout=0)
     bystander = subprocess.Popen(["sleep", "100"])
@@ -255,7 +258,7 @@ def test_row_6_a_call_that_hangs_is_killed_and_the_container_is_not_lost(
 
 
 def test_row_9_a_used_id_leaves_the_first_one_untouched(runtime: pyoci.OCIRuntime, build: Build) -> None:
-    with runtime.create(build("sleep", "100"), "job") as first:
+    with runtime.create(build(*FOREVER), "job") as first:
         first.start()
         before = {entry.name: entry.lstat() for entry in Path(first.directory).iterdir() if entry.name != "log"}
         with pytest.raises(pyoci.ContainerExists, match="'job'"):
@@ -273,7 +276,7 @@ def test_row_9_of_32_creates_of_one_id_exactly_one_succeeds(runtime: pyoci.OCIRu
     def create() -> None:
         gate.wait()
         try:
-            made.append(runtime.create(build("sleep", "100"), "job"))
+            made.append(runtime.create(build(*FOREVER), "job"))
         except pyoci.ContainerExists as error:
             refused.append(error)
 
@@ -290,9 +293,12 @@ def test_row_9_of_32_creates_of_one_id_exactly_one_succeeds(runtime: pyoci.OCIRu
 
 @pytest.mark.parametrize("id", ["", ".", "..", "../x", "a/b", "a\0b", "a\n", "-x", "x" * 256, "é"])
 def test_row_10_a_bad_id_is_refused_everywhere(runtime: pyoci.OCIRuntime, build: Build, id: str) -> None:
-    for call in (lambda: runtime.create(build("true"), id), lambda: runtime.load(id), lambda: pyoci.Container.load(id, state_dir=runtime.state_dir)):
-        with pytest.raises(ValueError, match="id"):
-            call()
+    with pytest.raises(ValueError, match="id"):
+        runtime.create(build("true"), id)
+    with pytest.raises(ValueError, match="id"):
+        runtime.load(id)
+    with pytest.raises(ValueError, match="id"):
+        pyoci.Container.load(id, state_dir=runtime.state_dir)
 
 
 # --- row 14 -----------------------------------------------------------------------------------------------------------------------
@@ -341,6 +347,7 @@ def test_row_14_a_file_with_a_temporary_name_is_not_the_exit(runtime: pyoci.OCIR
             path.rename(f"{path}.TMP123")
         monkeypatch.setattr(type(init), "exit_code", lambda self: None)
         assert container.wait(10).code is None
+    Path(runtime.state_dir, "exits", "job.TMP123").unlink()
 
 
 def test_row_14_an_exit_file_that_comes_late_is_waited_for_where_the_kernel_does_not_tell(
@@ -427,13 +434,14 @@ def test_row_23_descriptors_of_other_threads_reach_neither_conmon_nor_init(runti
         thread.start()
     try:
         for _ in range(20):
-            with runtime.create(build("sleep", "100")) as container:
+            with runtime.create(build(*FOREVER)) as container:
                 for pid in (container.pid, container.conmon_pid):
                     held = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
                     assert "/dev/zero" not in held
                 container.start()
-                held = {int(entry.name): os.readlink(entry) for entry in Path(f"/proc/{container.pid}/fd").iterdir()}
-                assert set(held) == {0, 1, 2}
+                while not os.readlink(f"/proc/{container.pid}/exe").endswith("busybox"):
+                    time.sleep(0.001)  # it is still the runtime's, a moment before exec
+                assert sorted(os.listdir(f"/proc/{container.pid}/fd")) == ["0", "1", "2"]
     finally:
         over.set()
         for thread in threads:
@@ -447,7 +455,7 @@ def test_row_24_the_container_starts_with_no_signal_blocked_or_ignored(runtime: 
     try:
         for number in every:
             handlers[number] = signal.signal(number, signal.SIG_IGN)
-        with runtime.create(build("sleep", "100")) as container:
+        with runtime.create(build(*FOREVER)) as container:
             container.start()
             fields = dict(line.split(":\t", 1) for line in Path(f"/proc/{container.pid}/status").read_text().splitlines() if ":\t" in line)
             assert int(fields["SigBlk"], 16) == 0
@@ -465,7 +473,7 @@ def test_row_25_the_environment_stays_here(runtime: pyoci.OCIRuntime, build: Bui
     for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "SECRET_TOKEN"):
         monkeypatch.setenv(name, "leaked")
     made = pyoci.OCIRuntime(runtime.runtime_path, state_dir=runtime.state_dir)
-    with made.create(build("sleep", "100")) as container:
+    with made.create(build(*FOREVER)) as container:
         assert b"leaked" not in Path(f"/proc/{container.conmon_pid}/environ").read_bytes()
         container.start()
         assert b"leaked" not in Path(f"/proc/{container.pid}/environ").read_bytes()
@@ -479,7 +487,7 @@ def test_row_25_the_environment_stays_here(runtime: pyoci.OCIRuntime, build: Bui
     ["echo garbage", "echo '{}'", "true", 'echo \'{"id": "job", "status": "dreaming"}\'', "echo 'container is away' >&2; exit 1", "kill -9 $$"],
 )
 def test_row_32_a_state_that_is_none_is_typed_and_never_gone(runtime: pyoci.OCIRuntime, build: Build, tmp_path: Path, body: str) -> None:
-    with runtime.create(build("sleep", "100"), "job") as container:
+    with runtime.create(build(*FOREVER), "job") as container:
         container.start()
         tool = script(tmp_path / "runtime", body)
         real = container._life.host.runtime.path
@@ -494,7 +502,7 @@ def test_row_32_a_state_that_is_none_is_typed_and_never_gone(runtime: pyoci.OCIR
 
 
 def test_row_32_the_runtimes_own_word_for_missing_while_init_lives(runtime: pyoci.OCIRuntime, build: Build, tmp_path: Path) -> None:
-    with runtime.create(build("sleep", "100"), "job") as container:
+    with runtime.create(build(*FOREVER), "job") as container:
         container.start()
         real = container._life.host.runtime.path
         container._life.host.runtime.path = script(tmp_path / "runtime", "echo 'container does not exist' >&2; exit 1")

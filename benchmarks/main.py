@@ -1,0 +1,227 @@
+"""The benchmark: a few hundred real containers, one at a time and several at once, pyoci beside the floor, the bare runtime and podman.
+
+All that is compared is interleaved in one run, in random order, and compared by medians: the machine may be shared and noisy."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import pyoci
+from benchmarks import latency, report
+from benchmarks.lives import PHASES, Floor, Pyoci, PyociRun, Way, bare_runtime, podman, true_spec
+from pyoci import rootfs, runtimes
+from pyoci.conmon import environment
+from tests import hosts
+
+Lives = dict[str, list[Mapping[str, float]]]
+
+
+class Progress:
+    """A counter on a terminal, one line a stage elsewhere."""
+
+    def __init__(self, stage: str, total: int) -> None:
+        self.stage, self.total, self.done = stage, total, 0
+        self.live = sys.stderr.isatty()
+        print(stage, end="" if self.live else f" ({total})\n", file=sys.stderr, flush=True)
+
+    def step(self) -> None:
+        self.done += 1
+        if self.live:
+            print(f"\r{self.stage}: {self.done}/{self.total}", end="\n" if self.done == self.total else "", file=sys.stderr, flush=True)
+
+
+def own_cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def one_at_a_time(ways: list[tuple[Way, int]], warm_up: int) -> tuple[Lives, dict[str, float], dict[str, str]]:
+    """Interleaved lives of each way; what pyoci itself and the floor itself used of the processor; and which way failed, and how."""
+    lives: Lives = {way.name: [] for way, _ in ways}
+    failed: dict[str, str] = {}
+    for way, _ in ways:
+        try:
+            for _ in range(warm_up):
+                way.live()
+        except RuntimeError as error:
+            failed[way.name] = str(error)
+    order = [way for way, count in ways if way.name not in failed for _ in range(count)]
+    random.shuffle(order)
+    progress = Progress("one at a time", len(order))
+    cpu: dict[str, list[float]] = {"pyoci": [], "floor": []}
+    for way in order:
+        if isinstance(way, Pyoci):
+            before = own_cpu()
+            lives[way.name].append(way.live())
+            cpu["pyoci"].append(own_cpu() - before)
+        elif isinstance(way, Floor):
+            before = way.cpu()
+            lives[way.name].append(way.live())
+            cpu["floor"].append(way.cpu() - before)
+        else:
+            lives[way.name].append(way.live())
+        progress.step()
+    # The mean: time is accounted in ticks on some kernels, and its median would be a tick.
+    return lives, {name: sum(values) / len(values) for name, values in cpu.items() if values}, failed
+
+
+async def _pyoci_at_once(runtime: pyoci.aio.OCIRuntime, count: int, at_once: int) -> None:
+    left = iter(range(count))
+    config = true_spec()
+
+    async def worker() -> None:
+        for _ in left:
+            container = await runtime.create(config)
+            await container.start()
+            await container.wait(60)
+            await container.delete()
+
+    await asyncio.gather(*(worker() for _ in range(at_once)))
+
+
+def pyoci_at_once(runtime: pyoci.OCIRuntime, count: int, at_once: int) -> float:
+    """Lives per second."""
+    other = pyoci.aio.OCIRuntime(runtime.runtime_path, state_dir=runtime.state_dir)
+    began = time.perf_counter()
+    asyncio.run(_pyoci_at_once(other, count, at_once))
+    return count / (time.perf_counter() - began)
+
+
+def ways_at_once(ways: list[Way], count: int) -> float:
+    """Lives per second of as many of these as there are, each in a thread that only waits for it."""
+    left = iter(range(count))
+
+    def work(way: Way) -> None:
+        for _ in left:
+            way.live()
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(len(ways)) as pool:
+        list(pool.map(work, ways))
+    return count / (time.perf_counter() - began)
+
+
+def several_at_once(runtime: pyoci.OCIRuntime, lives: int, with_podman: bool, rounds: int = 3) -> dict[str, dict[str, float]]:
+    """Containers per second at 1, 2, 4 and 8 in flight; the median of interleaved rounds."""
+    table: dict[str, dict[str, float]] = {}
+    counts = (1, 2, 4, 8)
+    progress = Progress("several at once", len(counts) * rounds)
+    for at_once in counts:
+        seen: dict[str, list[float]] = {"pyoci": [], "floor": [], "podman run": []}
+        floors: list[Way] = [Floor(runtime) for _ in range(at_once)]
+        for _ in range(rounds):
+            count = max(lives // rounds, at_once)
+            seen["floor"].append(ways_at_once(floors, count))
+            seen["pyoci"].append(pyoci_at_once(runtime, count, at_once))
+            if with_podman:
+                podmans: list[Way] = [way for way in (podman(runtime) for _ in range(at_once)) if way is not None]
+                seen["podman run"].append(ways_at_once(podmans, max(count // 8, at_once)))
+            progress.step()
+        for floor in floors:
+            floor.close()
+        table[str(at_once)] = {name: median(values) for name, values in seen.items() if values}
+    return table
+
+
+def summary(lives: Lives) -> dict[str, dict[str, dict[str, float]]]:
+    """way → phase → p50, p90, p99, in seconds."""
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for name, rows in lives.items():
+        if len(rows) < 2:
+            continue
+        table[name] = {}
+        for phase in (*PHASES, "total"):
+            values = [row[phase] for row in rows if phase in row]
+            if values:
+                cuts = quantiles(values, n=100, method="inclusive")
+                table[name][phase] = {"p50": median(values), "p90": cuts[89], "p99": cuts[98]}
+    return table
+
+
+@contextmanager
+def state_directory() -> Iterator[str]:
+    base = tempfile.mkdtemp(prefix="pyoci-bench-", dir="/run" if os.access("/run", os.W_OK) else None)
+    hosts.mount_tmpfs(base)
+    try:
+        yield base
+    finally:
+        hosts.umount(base)
+        shutil.rmtree(base)
+
+
+def measure(name: str, lives: int, quick: bool, state_dir: str) -> dict[str, Any]:
+    runtime = pyoci.OCIRuntime(name, state_dir=f"{state_dir}/{name}")
+    few = max(lives // 10, 5)
+    floor = Floor(runtime)
+    ways: list[tuple[Way, int]] = [(Pyoci(runtime), lives), (floor, lives), (PyociRun(runtime), lives // 2), (bare_runtime(runtime), lives // 2)]
+    other = podman(runtime)
+    if other is not None:
+        ways.append((other, few))
+    print(f"{name}: {runtime.runtime_path}", file=sys.stderr)
+    rows, cpu, failed = one_at_a_time(ways, 3)
+    for way, _ in ways:
+        way.close()
+    result: dict[str, Any] = {"lives": lives, "one at a time": summary(rows), "own processor time": cpu, "failed": failed}
+    result["several at once"] = several_at_once(runtime, lives // 2 if quick else lives, other is not None and other.name not in failed)
+    progress = Progress("how soon an end is told", 2 * few)
+    result["exit file to wait"] = latency.exit_file(runtime, few, progress.step)
+    result["death to wait without conmon"] = latency.conmon_killed(runtime, few, progress.step)
+    for container in runtime.list():
+        container.delete(force=True)
+    return result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks/run", description=__doc__)
+    parser.add_argument("--lives", type=int, default=200, help="of pyoci and of the floor, for each runtime (default: 200)")
+    parser.add_argument("--runtime", action="append", choices=runtimes.CANDIDATES, help="only this one (repeatable)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of it, to see that all works")
+    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "latest.json", help="where the figures go")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        print("the benchmark creates containers and needs root: sudo benchmarks/run", file=sys.stderr)
+        return 1
+    lives = max(options.lives // 10, 10) if options.quick else options.lives
+    hosts.become_v1_host()
+    env = environment(os.environ)
+    names, skipped = [], {}
+    for name in options.runtime or runtimes.CANDIDATES:
+        try:
+            why = runtimes.unfit(runtimes.find_executable(name), env)
+        except pyoci.ExecutableError as error:
+            why = str(error.strerror)
+        if why is None:
+            names.append(name)
+        else:
+            skipped[name] = why
+    rootfs.builtin()
+    figures: dict[str, Any] = {"host": report.host(), "skipped": skipped, "runtimes": {}}
+    with state_directory() as state_dir:
+        for name in names:
+            figures["runtimes"][name] = measure(name, lives, options.quick, state_dir)
+    if report.free_memory() > 4 << 30:
+        count = max(lives // 2, 20)
+        small, large = latency.spawn_sizes(count, Progress("spawning from a large process", count).step)
+        figures["spawn"] = {"small": small, "2 GiB": large}
+    report.write(figures, options.json)
+    report.show(figures)
+    print(f"\nThe figures are in {options.json}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
