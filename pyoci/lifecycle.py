@@ -55,8 +55,10 @@ STOP_TIMEOUT = 10.0
 """Seconds between the stop signal and KILL, as podman and docker have it."""
 CONMON_GRACE = 0.04
 """Seconds that conmon gets, after init is dead, to write the exit file and end; it needs 1 ms. The exit code is then known without it."""
-ABANDON_TIMEOUT = 10.0
+FORCE_DELETE_TIMEOUT = 5.0
 """Seconds for ``RUNTIME delete --force`` when a create has failed."""
+KILL_TIMEOUT = 5.0
+"""Seconds in which a killed init must be dead, or a conmon that alone knows the exit code must tell it; libpod's killContainerTimeout."""
 
 NULL_STDIO = (-1, -1, -1)
 
@@ -285,7 +287,7 @@ def _command_line(pid: int) -> bytes:
         return b""
 
 
-def _claimed_by(directory: str) -> list[Process]:
+def _claimed_by(directory: str) -> list[int]:
     """The processes whose command line names this container's directory as bundle: its conmon, and a runtime in the act of creating it,
     wherever they have been reparented to."""
     name = os.fsencode(directory)
@@ -295,25 +297,19 @@ def _claimed_by(directory: str) -> list[Process]:
         if entry.isdecimal():
             line = _command_line(int(entry))
             if any(mark in line for mark in marks):
-                try:
-                    process = Process.open(int(entry))
-                except OSError:
-                    continue
-                if any(mark in _command_line(process.pid) for mark in marks):
-                    found.append(process)
+                found.append(int(entry))
     return found
 
 
 def _abandon(life: Life, first: Process) -> Operation[None]:
     """A create has failed: ends and removes everything of it. The id is ours by the claim, and the runtime's state root is ours alone, so
     nothing here can be somebody else's."""
-    if first.pidfd >= 0:
-        mine = [first, *_claimed_by(life.directory)]
-        yield from kill_tree(mine, reap=first)
+    if first.pidfd >= 0 or life._sync is not None:
+        yield from kill_tree([first], reap=first, also=lambda: _claimed_by(life.directory))
         yield from _kill_leftovers(life)
         # Its answer does not matter: what is to go is removed below, whether or not the runtime knew of it.
         try:
-            yield from life.call("delete", "--force", life.id, timeout=ABANDON_TIMEOUT)
+            yield from life.call("delete", "--force", life.id, timeout=FORCE_DELETE_TIMEOUT)
         except (Error, OSError):
             pass
         yield from _kill_leftovers(life)
@@ -424,7 +420,7 @@ def wait(life: Life, timeout: float | None, deadline: int | None = None) -> Oper
             kernel = life.init.exit_code()
         if life.conmon is not None:
             # Without the kernel's word there is only conmon's, and it is worth waiting for.
-            yield from ended(life.conmon, deadline_in(CONMON_GRACE if kernel is not None else ABANDON_TIMEOUT))
+            yield from ended(life.conmon, deadline_in(CONMON_GRACE if kernel is not None else KILL_TIMEOUT))
         if kernel is None and life.init is not None:
             kernel = life.init.exit_code()
         if kernel is None and life.status is None and not os.path.isdir(life.directory):
@@ -462,10 +458,10 @@ def stop(life: Life, timeout: float, signal: int | None) -> Operation[ExitStatus
             yield from resume(life)
         if timeout <= 0 or not (yield from ended(init, deadline_in(timeout))):
             init.signal(SIGKILL)
-            if not (yield from ended(init, deadline_in(ABANDON_TIMEOUT))):
+            if not (yield from ended(init, deadline_in(KILL_TIMEOUT))):
                 stat = read_stat(init.pid)
                 doing = f"in state {stat.state}" if stat is not None else "still there"
-                raise ContainerStateError(f"cannot stop {life.id!r}: its init ({init.pid}) is {doing} {ABANDON_TIMEOUT:g} s after SIGKILL", "running")
+                raise ContainerStateError(f"cannot stop {life.id!r}: its init ({init.pid}) is {doing} {KILL_TIMEOUT:g} s after SIGKILL", "running")
     if not life.own_pid_namespace and not life.removed:
         yield from _kill_leftovers(life)
     return (yield from wait(life, None))

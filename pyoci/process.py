@@ -15,7 +15,7 @@ from pyoci.waiting import Wait, deadline_in, passed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Self
 
     from pyoci.waiting import Operation
@@ -53,11 +53,11 @@ class Descriptor:
 class Process:
     """A process that is known by a pidfd. Ours to reap if ``spawn`` made it."""
 
-    __slots__ = ("_struct", "pidfd")
+    __slots__ = ("_struct",)
 
     def __init__(self) -> None:
+        # What C fills in, so that a KeyboardInterrupt just after the call finds it here.
         self._struct = _ffi.new_process()
-        self.pidfd = -1
 
     @classmethod
     def open(cls, pid: int) -> Process:
@@ -65,7 +65,6 @@ class Process:
         self = cls()
         self._struct.pidfd = _ffi.pidfd_open(pid)
         self._struct.pid = pid
-        self.pidfd = self._struct.pidfd
         return self
 
     def spawn(
@@ -82,8 +81,12 @@ class Process:
     ) -> Process:
         """Starts a program as this process (see ``_ffi.spawn``). Raises SpawnError."""
         _ffi.spawn(path, argv, env, self._struct, fds=fds, cwd=cwd, process_group=process_group, cgroup=cgroup, cgroup_procs=cgroup_procs)
-        self.pidfd = self._struct.pidfd
         return self
+
+    @property
+    def pidfd(self) -> int:
+        """-1 when there is no process, or none any more."""
+        return int(self._struct.pidfd)
 
     @property
     def pid(self) -> int:
@@ -119,7 +122,7 @@ class Process:
 
     def close(self) -> None:
         struct = self._struct
-        fd, struct.pidfd, self.pidfd = struct.pidfd, -1, -1
+        fd, struct.pidfd = struct.pidfd, -1
         if fd >= 0:
             os.close(fd)
 
@@ -226,29 +229,30 @@ def descendants(roots: set[int]) -> list[int]:
     return sorted(below)
 
 
-def kill_tree(roots: Iterable[Process], *, reap: Process | None = None, grace: float = KILL_GRACE) -> Operation[bool]:
-    """SIGKILL to these processes and to all below them, however they fork meanwhile; True when all are dead within ``grace`` seconds.
+def kill_tree(
+    roots: Iterable[Process], *, reap: Process | None = None, also: Callable[[], Iterable[int]] = tuple, grace: float = KILL_GRACE
+) -> Operation[bool]:
+    """SIGKILL to these processes, to those that ``also`` finds, and to all below them, however they fork meanwhile; True when all are dead
+    within ``grace`` seconds.
 
-    Everything found is stopped before it is looked below, so that nothing new appears behind our back, and all is killed at the end. A
-    process is identified by its pidfd, taken before its parent is read a second time."""
+    Everything is stopped before it is looked below, until a look finds nothing new: so nothing can slip away by forking or by being
+    reparented. A process is identified by its pidfd, taken before it is looked at a second time."""
     held: dict[int, Process] = {root.pid: root for root in roots if root.pidfd >= 0}
-    if not held:
-        return True
     for process in held.values():
         process.signal(SIGSTOP)
-    while True:
-        new = [pid for pid in descendants(set(held)) if pid not in held]
-        for pid in new:
+    found = True
+    while found:
+        found = False
+        for pid in {*descendants(set(held)), *also()} - set(held):
             try:
                 process = Process.open(pid)
             except OSError:
                 continue
             stat = read_stat(pid)
-            if stat is not None and (stat.ppid in held or stat.ppid in new):
+            if stat is not None and stat.state not in "ZX" and (stat.ppid in held or pid in also()):
                 process.signal(SIGSTOP)
                 held[pid] = process
-        if not any(pid in held for pid in new):
-            break
+                found = True
     for process in held.values():
         process.signal(SIGKILL)
     deadline = deadline_in(grace)

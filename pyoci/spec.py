@@ -441,13 +441,14 @@ def _check_linux(checker: _Checker, linux: Mapping[str, Any]) -> None:
 
 
 def resolve(config: Mapping[str, Any], bundle: str | None) -> dict[str, Any]:
-    """A copy in which ``root.path`` and the sources of bind mounts are absolute, counted from the bundle (or from our working directory):
-    the container's own directory is another one. The caller's mapping is not changed, and what does not change is shared with it."""
+    """A copy in which ``root.path`` (without symbolic links) and the sources of bind mounts are absolute, counted from the bundle (or from
+    our working directory): the container's own directory is another one. The caller's mapping is not changed, and what does not change is shared with it."""
     resolved = dict(config)
     base = os.getcwd() if bundle is None else bundle
     root = config.get("root")
-    if isinstance(root, dict) and isinstance(root.get("path"), str) and root["path"] and not root["path"].startswith("/"):
-        resolved["root"] = {**root, "path": os.path.normpath(f"{base}/{root['path']}")}
+    if isinstance(root, dict) and isinstance(root.get("path"), str) and root["path"] and "\0" not in root["path"]:
+        # runc refuses a path with a symbolic link in it.
+        resolved["root"] = {**root, "path": os.path.realpath(os.path.join(base, root["path"]))}
     mounts = config.get("mounts")
     if isinstance(mounts, list):
         resolved["mounts"] = [_resolve_mount(mount, base) for mount in mounts]

@@ -49,7 +49,8 @@ def cgroups() -> set[str]:
     found = set()
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         if " - cgroup" in line:
-            found |= {f"cgroup {path}" for pattern in ("pyoci-*", "*/pyoci-*") for path in Path(line.split()[4]).glob(pattern)}
+            for directory, below, _ in os.walk(line.split()[4]):
+                found |= {f"cgroup {directory}/{name}" for name in below if name.startswith("pyoci-")}
     return found
 
 
