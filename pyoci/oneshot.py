@@ -132,15 +132,18 @@ class OutputTooLong(Error):
 class Stdio:
     """The container's three streams: their far ends for conmon, our ends to feed and to drain.
 
-    conmon refuses terminals with passthrough, so a terminal of the caller's is served through a pipe as well."""
+    conmon refuses terminals with passthrough, so a terminal of the caller's is served through a pipe as well. stderr always is: before the
+    start it is the runtime that writes there, and what it says is wanted even where the program's own words go elsewhere."""
 
     def __init__(self, input: bytes | None, stdin: Any, stdout: Any, stderr: Any, limit: int | None) -> None:
         self.limit = limit
         self.captured: dict[int, bytearray] = {}
         self.drains: dict[int, tuple[Descriptor, bytearray | int]] = {}
+        self._words = bytearray()  # the runtime's, on their way to an stderr that is not captured
         self._feed: Descriptor | None = None
         self._pending = memoryview(input or b"")
         self._source = -1  # a descriptor whose input is passed on
+        self._started = False
         self._theirs: list[Descriptor] = []
         self.fds = [-1, -1, -1]
         if input is not None:
@@ -166,7 +169,7 @@ class Stdio:
             into = self.captured[number] = bytearray()
         else:
             into = _descriptor(wanted, number)
-            if into < 0 or not os.isatty(into):
+            if number == 1 and (into < 0 or not os.isatty(into)):
                 return into
         near, far = map(Descriptor, os.pipe2(os.O_CLOEXEC))
         os.set_blocking(near.fd, False)
@@ -219,10 +222,23 @@ class Stdio:
         if isinstance(into, bytearray):
             if self.limit is None or len(into) <= self.limit:
                 into += data
-        else:
-            while data:
-                data = data[os.write(into, data) :]
+            return True
+        if not self._started:
+            self._words += data
+        while data and into >= 0:
+            data = data[os.write(into, data) :]
         return True
+
+    def started(self) -> None:
+        """From here on it is the program that writes."""
+        self.close_theirs()
+        self._started = True
+
+    def words(self) -> bytes:
+        """What the runtime said when it could not create the container."""
+        self.close_theirs()
+        self.drain_all()
+        return self.result(2) or bytes(self._words) or self.result(1) or b""
 
     def _push(self) -> None:
         """Input as far as the pipe takes it; at its end, or when nobody reads it any more, the pipe is closed."""
@@ -281,6 +297,8 @@ class Text:
             if self.encoding is None:
                 raise InvalidOption("input is a str: give bytes, or text=True")
             return input.encode(self.encoding, self.errors)
+        if input is not None and not isinstance(input, bytes | bytearray | memoryview):
+            raise InvalidOption(f"input must be bytes, or a str with text=True, not {type(input).__name__}")
         return input
 
     def decode(self, data: bytes | None, errors: str | None = None) -> Any:
@@ -401,9 +419,7 @@ def _operation(
             raise
         except CreateError as error:
             # What the runtime said went where the program's stderr goes.
-            stdio.close_theirs()
-            stdio.drain_all()
-            said = stdio.result(2) or stdio.result(1) or b""
+            said = stdio.words()
             code = runtimes.says_program(said)
             if code == 126 and args[0].startswith("/") and not os.path.lexists(config["root"]["path"] + args[0]):
                 code = 127
@@ -412,7 +428,7 @@ def _operation(
                 raise CreateError(f"creating {id!r}: the runtime failed", said or error.stderr) from None
             result = completed(code)
         else:
-            stdio.close_theirs()
+            stdio.started()
             lap("create")
             yield from lifecycle.start(life)
             lap("start")

@@ -442,7 +442,8 @@ def _check_linux(checker: _Checker, linux: Mapping[str, Any]) -> None:
 
 def resolve(config: Mapping[str, Any], bundle: str | None) -> dict[str, Any]:
     """A copy in which ``root.path`` (without symbolic links) and the sources of bind mounts are absolute, counted from the bundle (or from
-    our working directory): the container's own directory is another one. The caller's mapping is not changed, and what does not change is shared with it."""
+    our working directory): the container's own directory is another one. The caller's mapping is not changed, and what does not change is
+    shared with it."""
     resolved = dict(config)
     base = os.getcwd() if bundle is None else bundle
     root = config.get("root")

@@ -6,13 +6,13 @@ import gc
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import pyoci
-from pyoci import _ffi, rootfs, runtimes
+from pyoci import _ffi, cgroups, rootfs, runtimes
 from pyoci.conmon import environment
 from tests import audit, hosts
 
@@ -97,3 +97,18 @@ def sync_pair() -> Iterator[tuple[int, int]]:
     for fd in ends:
         if Path(f"/proc/self/fd/{fd}").exists():
             os.close(fd)
+
+
+@pytest.fixture
+def has_controller() -> Callable[[str], None]:
+    """Skips a test where the host has no such cgroup controller."""
+
+    def check(controller: str) -> None:
+        found = cgroups.read()
+        here = set(found.mounts)
+        if cgroups.V2 in found.mounts:
+            here |= set(Path(found.mounts[cgroups.V2], "cgroup.controllers").read_text().split())
+        if controller not in here:
+            pytest.skip(f"this host has no {controller} controller")
+
+    return check

@@ -21,7 +21,6 @@ def main(options: argparse.Namespace) -> int:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise InvalidOption("run needs a command: pyoci run [options] [--] CMD [ARG …]")
-    # What the runtime says about a program that it cannot execute is ours to show, so stderr is passed on by hand only then.
     try:
         done = run(
             command,
