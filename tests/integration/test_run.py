@@ -69,7 +69,7 @@ def test_timeout_kills_all_and_keeps_the_partial_output(runtime: pyoci.OCIRuntim
     with pytest.raises(pyoci.RunTimeout) as caught:
         pyoci.run(["sh", "-c", "trap '' TERM; echo part; sleep 100 & sleep 100"], timeout=0.5, text=True, runtime=runtime)
     assert time.monotonic() - began < 10
-    error = caught.value
+    error: Any = caught.value
     assert isinstance(error, subprocess.TimeoutExpired)
     assert isinstance(error, TimeoutError)
     assert (error.stdout, error.stderr, error.timeout) == ("part\n", "", 0.5)
