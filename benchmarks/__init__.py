@@ -1,1 +1,1 @@
-"""What a container's life costs with pyoci, measured against the least C program that leads the same life (floor.c). See ``main``."""
+"""Measurements: pyoci beside the least C program that does the same, the bare runtimes and podman."""
