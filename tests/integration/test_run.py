@@ -70,9 +70,9 @@ def test_timeout_kills_all_and_keeps_the_partial_output(runtime: pyoci.OCIRuntim
         pyoci.run(["sh", "-c", "trap '' TERM; echo part; sleep 100 & sleep 100"], timeout=0.5, text=True, runtime=runtime)
     assert time.monotonic() - began < 10
     error: Any = caught.value
-    assert isinstance(error, subprocess.TimeoutExpired)
-    assert isinstance(error, TimeoutError)
     assert (error.stdout, error.stderr, error.timeout) == ("part\n", "", 0.5)
+    assert isinstance(caught.value, subprocess.TimeoutExpired)
+    assert isinstance(caught.value, TimeoutError)
     assert "0.5 s" in str(error)
     again = pickle.loads(pickle.dumps(error))
     assert (again.stdout, again.timeout, str(again)) == (error.stdout, error.timeout, str(error))
