@@ -17,8 +17,9 @@ int po_socketpair(int32_t type, int32_t ret_fds[2]) {
 }
 
 /*
- * A file in memory that takes SIZE bytes and refuses the rest (EPERM, by its seal): what a tool says can be read afterwards without anybody
- * having to drain a pipe, a tool that says too much is neither blocked nor believed, and a process that keeps it open holds nothing up.
+ * A file in memory that takes SIZE bytes and refuses a write that would go beyond, whole (EPERM, by its seal): what a tool says can be read
+ * afterwards without anybody having to drain a pipe, a tool that says too much is neither blocked nor believed, and a process that keeps it
+ * open holds nothing up.
  */
 int po_capture(uint64_t size, int32_t *ret_fd) {
     int fd = memfd_create("pyoci-capture", MFD_CLOEXEC | MFD_ALLOW_SEALING);

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from pyoci.waiting import Operation
 
-STDERR_LIMIT = 64 * 1024
+STDERR_LIMIT = 1024 * 1024
+"""What a tool can say; a write that would go beyond is refused whole, so there is more room than is kept."""
+STDERR_KEPT = 64 * 1024
 STDOUT_LIMIT = 4 * 1024 * 1024
 KILL_GRACE = 2.0
 """Seconds in which a process that was sent SIGKILL is expected to be gone; longer means uninterruptible sleep (D state)."""
@@ -184,9 +186,9 @@ def returncode_of(exit: tuple[int, int]) -> int:
     return -signal if signal else code
 
 
-def read_capture(fd: int) -> bytes:
-    """What was written to an ``_ffi.capture`` so far: up to where the writers, who share its offset, have come."""
-    size = os.lseek(fd, 0, os.SEEK_CUR)
+def read_capture(fd: int, limit: int = STDERR_KEPT) -> bytes:
+    """What was written to an ``_ffi.capture`` so far, up to where the writers, who share its offset, have come; at most ``limit`` bytes."""
+    size = min(os.lseek(fd, 0, os.SEEK_CUR), limit)
     return os.pread(fd, size, 0) if size else b""
 
 
@@ -209,7 +211,7 @@ def invoke(step: str, path: str, argv: Sequence[str], env: tuple[bytes, int], ti
         said = read_capture(err.fd)
         if code != 0:
             raise RuntimeFailed(step, [path, *argv[1:]], code, said)
-        return Output(read_capture(out.fd) if stdout else b"", said)
+        return Output(read_capture(out.fd, STDOUT_LIMIT) if stdout else b"", said)
 
 
 def descendants(roots: set[int]) -> list[int]:

@@ -39,3 +39,8 @@ def _libc(step: str, name: str, *arguments: object) -> None:
 
 def umount(path: str) -> None:
     _libc(f"unmounting {path}", "umount2", path.encode(), MNT_DETACH)
+
+
+def mount_cgroup2(path: str) -> None:
+    """The unified hierarchy, at a place of our own; it always exists, mounted or not."""
+    _libc(f"mounting cgroup2 on {path}", "mount", b"cgroup2", path.encode(), b"cgroup2", 0, None)
