@@ -19,7 +19,7 @@ sys.exit(sys.version_info < (3, 11) or not os.path.exists(sysconfig.get_path("in
 
 missing_packages() {
     packages=
-    for program in gcc conmon crun runc strace git; do
+    for program in gcc conmon crun runc git; do
         command -v $program >/dev/null || packages="$packages $program"
     done
     [ -e /usr/include/stdio.h ] || packages="$packages libc6-dev"
