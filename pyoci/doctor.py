@@ -135,7 +135,7 @@ def _runtime(name: str, state_dir: str | os.PathLike[str] | None) -> Check:
     env = conmon.environment(os.environ)
     why = runtimes.unfit(path, env)
     if why is not None:
-        return Check(name, NOTE, f"{path}: {why}")
+        return Check(name, NOTE, f"{path}: {why}", "nothing to mend if another runtime works here; else see the line about cgroups")
     from pyoci.oneshot import run
 
     try:
@@ -144,7 +144,7 @@ def _runtime(name: str, state_dir: str | os.PathLike[str] | None) -> Check:
     except (Error, OSError) as error:
         return Check(name, NOTE, f"{path} could not launch a container: {_text(error)}", "the words above are the runtime's own")
     if done.returncode != 0:
-        return Check(name, NOTE, f"{shown}: a container with `true` gave {done.returncode}: {done.stderr!r}")
+        return Check(name, NOTE, f"{shown}: a container with `true` gave {done.returncode}: {done.stderr!r}", "the words above are the runtime's own")
     return Check(name, OK, f"{shown}: launched a container in {done.timings['total'] * 1000:.0f} ms")
 
 
