@@ -33,6 +33,18 @@ class Cgroups:
             return []
         return sorted({f"{mount}/{relative}" for mount in self.mounts.values()})
 
+    def has_oom_kill(self, cgroups_path: str) -> bool:
+        """The kernel has killed something in this cgroup, or on v2 below it, for lack of memory (memory.oom_control, memory.events)."""
+        relative = cgroups_path.strip("/")
+        if not relative or ".." in relative.split("/"):
+            return False
+        for key, name in (("memory", "memory.oom_control"), (V2, "memory.events")):
+            if key in self.mounts:
+                for line in _read(f"{self.mounts[key]}/{relative}/{name}").splitlines():
+                    if line.startswith(b"oom_kill ") and line[9:].strip() != b"0":
+                        return True
+        return False
+
     def is_frozen(self, pid: int) -> bool:
         """The process is in a frozen cgroup: signals but SIGKILL on v2 stay pending until it is thawed."""
         try:

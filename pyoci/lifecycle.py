@@ -305,7 +305,7 @@ def _abandon(life: Life, first: Process) -> Operation[None]:
     """A create has failed: ends and removes everything of it. The id is ours by the claim, and the runtime's state root is ours alone, so
     nothing here can be somebody else's."""
     if first.pidfd >= 0 or life._sync is not None:
-        yield from kill_tree([first], reap=first, also=lambda: _claimed_by(life.directory))
+        yield from kill_tree([first], also=lambda: _claimed_by(life.directory))
         yield from _kill_leftovers(life)
         # Its answer does not matter: what is to go is removed below, whether or not the runtime knew of it.
         try:
@@ -326,6 +326,7 @@ def _kill_leftovers(life: Life) -> Operation[None]:
     deadline = deadline_in(2)
     for process in killed:
         yield from ended(process, deadline)
+        process.reap_adopted()
 
 
 def _cgroup_directories(life: Life) -> list[str]:
@@ -433,7 +434,10 @@ def _read_exit(life: Life, kernel: tuple[int, int] | None) -> ExitStatus:
     found = read_small(f"{life.directory}/exit") or read_small(f"{life.host.store.exits}/{life.id}")
     filed = parse_exit_file(found[0]) if found is not None else None
     finished = found[1] if found is not None else time_ns() if kernel is not None else None
-    return combine(filed, kernel, oom_killed=os.path.lexists(f"{life.directory}/oom"), finished_ns=finished)
+    # conmon marks it, but can miss it when init itself is what was killed; the cgroup still knows.
+    failed = filed != 0 or (kernel is not None and kernel != (0, 0))
+    oom_killed = os.path.lexists(f"{life.directory}/oom") or (failed and life.host.hierarchies.has_oom_kill(life.cgroups_path or ""))
+    return combine(filed, kernel, oom_killed=oom_killed, finished_ns=finished)
 
 
 def kill(life: Life, signal: int) -> Operation[None]:
@@ -519,18 +523,11 @@ def delete(life: Life, force: bool) -> Operation[None]:
     if life.conmon is not None and not (yield from ended(life.conmon, deadline_in(CONMON_GRACE))):
         # Stopped, or stuck on a log or a client: it has nothing left to do.
         yield from kill_tree([life.conmon])
-    if life.conmon is not None:
-        _reap_adopted(life.conmon)
+    for process in (life.init, life.conmon):
+        if process is not None:
+            process.reap_adopted()
     _remove(life)
     lock.close()
-
-
-def _reap_adopted(process: Process) -> None:
-    """When we are PID 1 or a subreaper, conmon became our child: no zombie of it may stay."""
-    try:
-        _ffi.pidfd_reap(process.pidfd)
-    except OSError:
-        pass
 
 
 def _lock_for_delete(life: Life) -> Descriptor:

@@ -420,7 +420,7 @@ def _operation(
         except CreateError as error:
             # What the runtime said went where the program's stderr goes.
             said = stdio.words()
-            code = runtimes.says_program(said)
+            code = runtimes.says_program(said, args[0])
             if code == 126 and args[0].startswith("/") and not os.path.lexists(config["root"]["path"] + args[0]):
                 code = 127
             lap("create")

@@ -110,6 +110,14 @@ class Process:
         except ChildProcessError:
             return _ffi.pidfd_exit_info(self._struct.pidfd) or (-1, 0)
 
+    def reap_adopted(self) -> None:
+        """Where this process is PID 1 or a subreaper, what conmon leaves behind becomes our child: no zombie of it may stay."""
+        if self.pidfd >= 0:
+            try:
+                _ffi.pidfd_reap(self._struct.pidfd)
+            except OSError:
+                pass  # somebody else's, as a rule
+
     def exit_code(self) -> tuple[int, int] | None:
         """(code, signal) of a dead process that is not our child, None if the kernel does not tell: from the pidfd once it was reaped
         (Linux 6.15), before that from its zombie."""
@@ -204,7 +212,7 @@ def invoke(step: str, path: str, argv: Sequence[str], env: tuple[bytes, int], ti
                 raise Timeout(f"{step}: {path} did not end within {timeout:g} s and was killed", timeout)
             code = returncode_of(tool.reap() or (-1, 0))
         except BaseException:
-            yield from kill_tree([tool], reap=tool)
+            yield from kill_tree([tool])
             tool.close()
             raise
         tool.close()
@@ -231,9 +239,7 @@ def descendants(roots: set[int]) -> list[int]:
     return sorted(below)
 
 
-def kill_tree(
-    roots: Iterable[Process], *, reap: Process | None = None, also: Callable[[], Iterable[int]] = tuple, grace: float = KILL_GRACE
-) -> Operation[bool]:
+def kill_tree(roots: Iterable[Process], *, also: Callable[[], Iterable[int]] = tuple, grace: float = KILL_GRACE) -> Operation[bool]:
     """SIGKILL to these processes, to those that ``also`` finds, and to all below them, however they fork meanwhile; True when all are dead
     within ``grace`` seconds.
 
@@ -261,8 +267,7 @@ def kill_tree(
     gone = True
     for process in held.values():
         gone = (yield from ended(process, deadline)) and gone
-    if reap is not None and reap.pidfd >= 0 and reap.has_ended():
-        reap.reap()
+        process.reap_adopted()
     return gone
 
 

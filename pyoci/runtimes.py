@@ -132,16 +132,23 @@ def says_missing(stderr: bytes) -> bool:
     return b"does not exist" in stderr or (b"/status" in stderr and b"No such file or directory" in stderr)
 
 
-def says_program(stderr: bytes) -> int | None:
+def says_program(stderr: bytes, program: str) -> int | None:
     """127 when a failed create means that the container's program is not there, 126 when it cannot be executed, as shells say; else None.
 
-    runc says ``exec: \\"PROGRAM\\": REASON``, crun "executable file `PROGRAM` not found" or "open executable: REASON", where the reason of a
-    missing absolute path is a stray EPERM in 1.8.1: the caller looks at the root file system."""
+    runc says ``exec: \\"PROGRAM\\": REASON``; crun "executable file `PROGRAM` not found", and "open executable: REASON" (1.8) or "the path
+    `PROGRAM` is not a regular file", "… exists but it is not executable", "cannot open `PROGRAM`: REASON" (1.21). The reason that crun 1.8
+    gives for a missing absolute path is a stray EPERM: the caller looks at the root file system."""
     text = stderr.decode("utf-8", "replace")
-    match = re.search(r'exec: \\?".*\\?": (?P<runc>[^"]*)|(?P<missing>executable file .* not found)|open executable: (?P<crun>.*)', text, re.DOTALL)
+    name = re.escape(program)
+    match = re.search(
+        rf'exec: \\?".*\\?": (?P<runc>[^"]*)|(?P<missing>executable file .* not found)|open executable: (?P<crun>.*)'
+        rf"|the path `{name}` (?P<kind>is not|exists but)|cannot open `{name}`: (?P<open>.*)",
+        text,
+        re.DOTALL,
+    )
     if match is None:
         return None
-    reason = (match["runc"] or match["crun"] or "").lower()
+    reason = (match["runc"] or match["crun"] or match["open"] or "").lower()
     return 127 if match["missing"] or "not found" in reason or "no such file" in reason else 126
 
 

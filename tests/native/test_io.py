@@ -151,7 +151,7 @@ def test_no_such_process() -> None:
 
 
 def test_a_child_of_somebody_else_cannot_be_reaped() -> None:
-    process = Process.open(os.getppid())
+    process = Process.open(os.getpid())
     with pytest.raises(ChildProcessError):
         _ffi.pidfd_reap(process.pidfd)
     process.close()

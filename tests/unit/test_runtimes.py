@@ -133,12 +133,16 @@ def test_only_the_runtimes_own_words_mean_missing() -> None:
         (b'msg="runc create failed: unable to start container process: exec: \\"/etc\\": permission denied"', 126),
         (b'exec: \\"/bin/busybox/x\\": stat /bin/busybox/x: not a directory"', 126),
         (b"open executable: Permission denied", 126),
+        (b"the path `/etc` is not a regular file: Operation not permitted", 126),
+        (b"the path `/etc` exists but it is not executable: Operation not permitted", 126),
+        (b"cannot open `/etc`: Not a directory", 126),
+        (b"cannot open `/other`: Not a directory", None),
         (b"cannot open rootfs", None),
         (b"", None),
     ],
 )
 def test_a_program_that_cannot_be_run_is_told_from_other_failures(said: bytes, code: int | None) -> None:
-    assert runtimes.says_program(said) == code
+    assert runtimes.says_program(said, "/etc") == code
 
 
 def test_crun_is_refused_where_it_is_known_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
