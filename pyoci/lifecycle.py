@@ -493,6 +493,10 @@ def _switch(life: Life, verb: str, wanted: str) -> Operation[None]:
         raise ContainerStateError(f"cannot {verb} {life.id!r}: it is {status}", status)
     try:
         yield from life.call(verb, life.id)
+        # The freezer of cgroup v1 can still be FREEZING when the runtime returns (seen with crun 1.8.1), and it notifies nobody.
+        deadline = deadline_in(KILL_TIMEOUT)
+        while verb == "pause" and (yield from state(life)) == "running" and not passed(deadline):
+            yield Wait((), (), deadline_in(0.001))
     except RuntimeFailed as error:
         status = yield from state(life)
         if status == wanted:

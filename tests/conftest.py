@@ -65,6 +65,9 @@ def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     gc.collect()
     left = audit.left_over(before, directory)
+    if request.node.get_closest_marker("interrupted"):
+        # An interrupt can fall between the system call that opens a descriptor and the line that takes hold of it.
+        left = {what for what in left if not what.startswith("descriptor ")}
     assert not left, "left behind:\n" + "\n".join(sorted(left))
 
 
