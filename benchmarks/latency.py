@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from statistics import median
+from typing import Self
 
 import pyoci
 from pyoci import rootfs, spec
@@ -71,7 +72,9 @@ class Witness:
     """A process that is given a line and answers with a number."""
 
     def __init__(self, program: str, *arguments: str) -> None:
-        self._process = subprocess.Popen([sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
+        )
 
     def ask(self, line: str) -> str:
         assert self._process.stdin is not None
@@ -83,61 +86,61 @@ class Witness:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
-    def close(self) -> None:
-        self._process.communicate(timeout=30)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.kill()  # it may be waiting for what will never come
+        self._process.communicate()
 
 
 def exit_file(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None]) -> float:
     """The median of the seconds from the exit file's appearance to the return of wait(); below zero: wait() was first."""
-    witness = Witness(FILE_WITNESS, f"{runtime.state_dir}/exits")
     config = spec.build(["sleep", "0.02"], rootfs=rootfs.builtin(), read_only=True)
     late = []
-    for _ in range(count):
-        container = runtime.create(config)
-        witness.ask(container.id)
-        container.start()
-        container.wait(60)
-        returned = time.monotonic_ns()
-        late.append((returned - int(witness.answer())) / 1e9)
-        container.delete()
-        step()
-    witness.close()
+    with Witness(FILE_WITNESS, f"{runtime.state_dir}/exits") as witness:
+        for _ in range(count):
+            container = runtime.create(config)
+            witness.ask(container.id)
+            container.start()
+            container.wait(60)
+            returned = time.monotonic_ns()
+            late.append((returned - int(witness.answer())) / 1e9)
+            container.delete()
+            step()
     return median(late)
 
 
 def conmon_killed(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None]) -> float:
     """The median of the seconds from init's death to the return of wait() when conmon was killed before."""
-    witness = Witness(DEATH_WITNESS)
     config = spec.build(["sleep", "0.05"], rootfs=rootfs.builtin(), read_only=True)
     late = []
-    for _ in range(count):
-        container = runtime.create(config)
-        witness.ask(str(container.pid))
-        container.start()
-        assert container.conmon_pid is not None
-        conmon = os.pidfd_open(container.conmon_pid)
-        signal.pidfd_send_signal(conmon, signal.SIGKILL)
-        select.select([conmon], [], [])
-        os.close(conmon)
-        container.wait(60)
-        returned = time.monotonic_ns()
-        late.append((returned - int(witness.answer())) / 1e9)
-        container.delete()
-        step()
-    witness.close()
+    with Witness(DEATH_WITNESS) as witness:
+        for _ in range(count):
+            container = runtime.create(config)
+            witness.ask(str(container.pid))
+            container.start()
+            assert container.conmon_pid is not None
+            conmon = os.pidfd_open(container.conmon_pid)
+            signal.pidfd_send_signal(conmon, signal.SIGKILL)
+            select.select([conmon], [], [])
+            os.close(conmon)
+            container.wait(60)
+            returned = time.monotonic_ns()
+            late.append((returned - int(witness.answer())) / 1e9)
+            container.delete()
+            step()
     return median(late)
 
 
 def spawn_sizes(count: int, step: Callable[[], None]) -> tuple[float, float]:
     """The medians of a spawn's seconds inside the C call: from a small process, and from one with 2 GiB of touched memory."""
-    small, large = Witness(SPAWNER, "0"), Witness(SPAWNER, str(2 << 30))
-    for witness in (small, large):
-        witness.ask("warm up")
-    took: dict[Witness, list[float]] = {small: [], large: []}
-    for _ in range(count):
-        for witness, values in took.items():
-            values.append(int(witness.ask("")) / 1e9)
-        step()
-    for witness in took:
-        witness.close()
+    with Witness(SPAWNER, "0") as small, Witness(SPAWNER, str(2 << 30)) as large:
+        took: dict[Witness, list[float]] = {small: [], large: []}
+        for witness in took:
+            witness.ask("warm up")
+        for _ in range(count):
+            for witness, values in took.items():
+                values.append(int(witness.ask("")) / 1e9)
+            step()
     return median(took[small]), median(took[large])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyoci
+from benchmarks.place import bare_root, podman_command
 from pyoci import rootfs, spec
 from pyoci.lifecycle import Options, place_in_cgroup
 
@@ -99,7 +101,8 @@ class Floor:
         argv += ["--", *filled(host.conmon_path, host.conmon_argv(mark, Options()))]
         for verb in ("start", "delete"):
             argv += ["--", *filled(host.runtime.path, host.runtime.argv(verb, mark))]
-        self._process = subprocess.Popen([FLOOR, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=host.env)
+        # In a process group of its own: Ctrl-C reaches us alone, and at the end of its input the floor finishes the life it is at.
+        self._process = subprocess.Popen([FLOOR, *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=host.env, process_group=0)
 
     def live(self) -> Mapping[str, float]:
         assert self._process.stdin is not None
@@ -134,7 +137,7 @@ class Command:
         Command._count += 1
         argv = [word.replace("@ID@", f"command-{os.getpid()}-{Command._count}") for word in self.argv]
         began = time.perf_counter()
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False, process_group=0)
         if done.returncode != 0:
             raise RuntimeError(f"{self.name} gave {done.returncode}: {(done.stderr.strip().splitlines() or ['nothing said'])[-1]}")
         return {"total": time.perf_counter() - began}
@@ -148,31 +151,19 @@ def bare_runtime(runtime: pyoci.OCIRuntime) -> Command:
     bundle = Path(runtime.state_dir) / f"bundle-{runtime.name}"
     bundle.mkdir(exist_ok=True)
     (bundle / "config.json").write_bytes(spec.encode(true_spec()))
-    argv = [runtime.runtime_path, "--root", f"{runtime.state_dir}/bare-{runtime.name}", "run", "--bundle", str(bundle), "@ID@"]
+    argv = [runtime.runtime_path, "--root", bare_root(runtime.state_dir), "run", "--bundle", str(bundle), "@ID@"]
     return Command(f"{runtime.name} run", argv)
 
 
 def podman(runtime: pyoci.OCIRuntime) -> Command | None:
     """``podman run`` with the same runtime and root file system; None where there is no podman."""
-    path = shutil.which("podman")
-    if path is None:
+    if shutil.which("podman") is None:
         return None
-    # Its own storage, so that nobody's is touched; the same cgroup manager; no network to set up, as with pyoci.
-    root = f"{runtime.state_dir}/podman-{runtime.name}"
-    options = ["--root", f"{root}/root", "--runroot", f"{root}/run", "--cgroup-manager", "cgroupfs", "--runtime", runtime.runtime_path]
-    options += ["--storage-driver", "vfs", "--events-backend", "none"]
-    run = [
-        "run",
-        "--rm",
-        "--ulimit",
-        "nofile=1024:1024",
-        "--ulimit",
-        "nproc=1024:1024",
-        "--network",
-        "none",
-        "--read-only",
-        "--rootfs",
-        rootfs.builtin(),
-        "true",
-    ]
-    return Command("podman run", [path, *options, *run])
+    options = ["--rm", "--network", "none", "--read-only"]
+    # podman's own wish, a million files, is above the hard limit of hosts without CAP_SYS_RESOURCE.
+    for name, which in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
+        limit = resource.getrlimit(which)[1]
+        if limit != resource.RLIM_INFINITY:
+            options += ["--ulimit", f"{name}={limit}:{limit}"]
+    command = podman_command(runtime.state_dir, runtime.runtime_path)
+    return Command("podman run", [*command, "run", *options, "--name", "@ID@", "--rootfs", rootfs.builtin(), "true"])

@@ -9,13 +9,13 @@ import asyncio
 import os
 import random
 import resource
-import shutil
+import signal
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import pyoci
 from benchmarks import latency, report
 from benchmarks.lives import PHASES, Floor, Pyoci, PyociRun, Way, bare_runtime, podman, true_spec
+from benchmarks.place import state_directory
 from pyoci import rootfs, runtimes
 from pyoci.conmon import environment
 from tests import hosts
@@ -103,36 +104,44 @@ def pyoci_at_once(runtime: pyoci.OCIRuntime, count: int, at_once: int) -> float:
 
 def ways_at_once(ways: list[Way], count: int) -> float:
     """Lives per second of as many of these as there are, each in a thread that only waits for it."""
-    left = iter(range(count))
+    left = deque(range(count))
 
     def work(way: Way) -> None:
-        for _ in left:
-            way.live()
+        try:
+            while left:
+                left.popleft()
+                way.live()
+        except IndexError:
+            pass  # another thread took the last one
 
     began = time.perf_counter()
     with ThreadPoolExecutor(len(ways)) as pool:
-        list(pool.map(work, ways))
+        try:
+            list(pool.map(work, ways))
+        finally:
+            left.clear()  # interrupted: each ends with the life it is at
     return count / (time.perf_counter() - began)
 
 
-def several_at_once(runtime: pyoci.OCIRuntime, lives: int, with_podman: bool, rounds: int = 3) -> dict[str, dict[str, float]]:
-    """Containers per second at 1, 2, 4 and 8 in flight; the median of interleaved rounds."""
+def several_at_once(runtime: pyoci.OCIRuntime, lives: int, with_podman: bool, counts: Sequence[int], rounds: int = 3) -> dict[str, dict[str, float]]:
+    """Containers per second at so many in flight; the median of interleaved rounds."""
     table: dict[str, dict[str, float]] = {}
-    counts = (1, 2, 4, 8)
     progress = Progress("several at once", len(counts) * rounds)
     for at_once in counts:
         seen: dict[str, list[float]] = {"pyoci": [], "floor": [], "podman run": []}
-        floors: list[Way] = [Floor(runtime) for _ in range(at_once)]
-        for _ in range(rounds):
-            count = max(lives // rounds, at_once)
-            seen["floor"].append(ways_at_once(floors, count))
-            seen["pyoci"].append(pyoci_at_once(runtime, count, at_once))
-            if with_podman:
-                podmans: list[Way] = [way for way in (podman(runtime) for _ in range(at_once)) if way is not None]
-                seen["podman run"].append(ways_at_once(podmans, max(count // 8, at_once)))
-            progress.step()
-        for floor in floors:
-            floor.close()
+        with ExitStack() as ends:
+            floors: list[Way] = []
+            for _ in range(at_once):
+                floors.append(Floor(runtime))
+                ends.callback(floors[-1].close)
+            for _ in range(rounds):
+                count = max(lives // rounds, at_once)
+                seen["floor"].append(ways_at_once(floors, count))
+                seen["pyoci"].append(pyoci_at_once(runtime, count, at_once))
+                if with_podman:
+                    podmans: list[Way] = [way for way in (podman(runtime) for _ in range(at_once)) if way is not None]
+                    seen["podman run"].append(ways_at_once(podmans, max(count // 8, at_once)))
+                progress.step()
         table[str(at_once)] = {name: median(values) for name, values in seen.items() if values}
     return table
 
@@ -152,18 +161,7 @@ def summary(lives: Lives) -> dict[str, dict[str, dict[str, float]]]:
     return table
 
 
-@contextmanager
-def state_directory() -> Iterator[str]:
-    base = tempfile.mkdtemp(prefix="pyoci-bench-", dir="/run" if os.access("/run", os.W_OK) else None)
-    hosts.mount_tmpfs(base)
-    try:
-        yield base
-    finally:
-        hosts.umount(base)
-        shutil.rmtree(base)
-
-
-def measure(name: str, lives: int, quick: bool, state_dir: str) -> dict[str, Any]:
+def measure(name: str, lives: int, quick: bool, counts: Sequence[int], state_dir: str) -> dict[str, Any]:
     runtime = pyoci.OCIRuntime(name, state_dir=f"{state_dir}/{name}")
     few = max(lives // 10, 5)
     floor = Floor(runtime)
@@ -172,22 +170,23 @@ def measure(name: str, lives: int, quick: bool, state_dir: str) -> dict[str, Any
     if other is not None:
         ways.append((other, few))
     print(f"{name}: {runtime.runtime_path}", file=sys.stderr)
-    rows, cpu, failed = one_at_a_time(ways, 3)
-    for way, _ in ways:
-        way.close()
+    try:
+        rows, cpu, failed = one_at_a_time(ways, 3)
+    finally:
+        for way, _ in ways:
+            way.close()
     result: dict[str, Any] = {"lives": lives, "one at a time": summary(rows), "own processor time": cpu, "failed": failed}
-    result["several at once"] = several_at_once(runtime, lives // 2 if quick else lives, other is not None and other.name not in failed)
+    result["several at once"] = several_at_once(runtime, lives // 2 if quick else lives, other is not None and other.name not in failed, counts)
     progress = Progress("how soon an end is told", 2 * few)
     result["exit file to wait"] = latency.exit_file(runtime, few, progress.step)
     result["death to wait without conmon"] = latency.conmon_killed(runtime, few, progress.step)
-    for container in runtime.list():
-        container.delete(force=True)
     return result
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks/run", description=__doc__)
     parser.add_argument("--lives", type=int, default=200, help="of pyoci and of the floor, for each runtime (default: 200)")
+    parser.add_argument("--concurrency", default="1,2,4,8", metavar="N,…", help="how many in flight, one after the other (default: 1,2,4,8)")
     parser.add_argument("--runtime", action="append", choices=runtimes.CANDIDATES, help="only this one (repeatable)")
     parser.add_argument("--quick", action="store_true", help="a tenth of it, to see that all works")
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "latest.json", help="where the figures go")
@@ -195,6 +194,14 @@ def main() -> int:
     if os.geteuid() != 0:
         print("the benchmark creates containers and needs root: sudo benchmarks/run", file=sys.stderr)
         return 1
+    try:
+        counts = [int(word) for word in options.concurrency.split(",")]
+    except ValueError:
+        counts = [0]
+    if min(counts) < 1 or options.lives < 1:
+        parser.error("--lives and --concurrency take positive numbers")
+    # SIGTERM leaves the same way as Ctrl-C, through everything that cleans up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     lives = max(options.lives // 10, 10) if options.quick else options.lives
     hosts.become_v1_host()
     env = environment(os.environ)
@@ -212,11 +219,13 @@ def main() -> int:
     figures: dict[str, Any] = {"host": report.host(), "skipped": skipped, "runtimes": {}}
     with state_directory() as state_dir:
         for name in names:
-            figures["runtimes"][name] = measure(name, lives, options.quick, state_dir)
+            figures["runtimes"][name] = measure(name, lives, options.quick, counts, state_dir)
     if report.free_memory() > 4 << 30:
         count = max(lives // 2, 20)
         small, large = latency.spawn_sizes(count, Progress("spawning from a large process", count).step)
         figures["spawn"] = {"small": small, "2 GiB": large}
+    else:
+        figures["skipped"]["spawning from a large process"] = "less than 4 GiB of memory are free"
     report.write(figures, options.json)
     report.show(figures)
     print(f"\nThe figures are in {options.json}.")
@@ -224,4 +233,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\ninterrupted; the containers were removed", file=sys.stderr)
+        sys.exit(130)
