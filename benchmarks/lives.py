@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import time
@@ -159,11 +158,7 @@ def podman(runtime: pyoci.OCIRuntime) -> Command | None:
     """``podman run`` with the same runtime and root file system; None where there is no podman."""
     if shutil.which("podman") is None:
         return None
-    options = ["--rm", "--network", "none", "--read-only"]
-    # podman's own wish, a million files, is above the hard limit of hosts without CAP_SYS_RESOURCE.
-    for name, which in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
-        limit = resource.getrlimit(which)[1]
-        if limit != resource.RLIM_INFINITY:
-            options += ["--ulimit", f"{name}={limit}:{limit}"]
+    # podman's own wish is above the hard limits of hosts without CAP_SYS_RESOURCE; these are below everybody's.
+    limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
     command = podman_command(runtime.state_dir, runtime.runtime_path)
-    return Command("podman run", [*command, "run", *options, "--name", "@ID@", "--rootfs", rootfs.builtin(), "true"])
+    return Command("podman run", [*command, "run", "--rm", "--network", "none", "--read-only", *limits, "--rootfs", rootfs.builtin(), "true"])
