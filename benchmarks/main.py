@@ -177,9 +177,10 @@ def measure(name: str, lives: int, quick: bool, counts: Sequence[int], state_dir
             way.close()
     result: dict[str, Any] = {"lives": lives, "one at a time": summary(rows), "own processor time": cpu, "failed": failed}
     result["several at once"] = several_at_once(runtime, lives // 2 if quick else lives, other is not None and other.name not in failed, counts)
-    progress = Progress("how soon an end is told", 2 * few)
-    result["exit file to wait"] = latency.exit_file(runtime, few, progress.step)
-    result["death to wait without conmon"] = latency.conmon_killed(runtime, few, progress.step)
+    ends = max(lives // 4, 5)
+    progress = Progress("how soon an end is told", 2 * ends)
+    result["exit file to wait"] = latency.exit_file(runtime, ends, progress.step)
+    result["death to wait without conmon"] = latency.conmon_killed(runtime, ends, progress.step)
     return result
 
 
