@@ -134,16 +134,16 @@ def conmon_killed(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None
     return median(late)
 
 
-def spawn_sizes(count: int, step: Callable[[], None]) -> tuple[float, float]:
-    """Seconds of a spawn inside the C call, from a small process and from one with 2 GiB of touched memory. The tenth percentiles: on which
-    processor the child is put changes the median by a third, between two small processes too."""
-    with Witness(SPAWNER, "0") as small, Witness(SPAWNER, str(2 << 30)) as large:
-        took: dict[Witness, list[float]] = {small: [], large: []}
-        for witness in took:
+def spawn_sizes(count: int, step: Callable[[], None]) -> dict[str, dict[str, float]]:
+    """Seconds of a spawn inside the C call, median and tenth percentile: from a small process, from another small one (how far two equal
+    processes differ here: the processor that the child is put on counts), and from one with 2 GiB of touched memory."""
+    with Witness(SPAWNER, "0") as small, Witness(SPAWNER, "0") as control, Witness(SPAWNER, str(2 << 30)) as large:
+        names = {small: "small", control: "small again", large: "2 GiB"}
+        took: dict[str, list[float]] = {name: [] for name in names.values()}
+        for witness in names:
             witness.ask("warm up")
         for _ in range(count):
-            for witness in random.sample([small, large], 2):
-                took[witness].append(int(witness.ask("")) / 1e9)
+            for witness in random.sample(list(names), len(names)):
+                took[names[witness]].append(int(witness.ask("")) / 1e9)
             step()
-    tenth = {witness: quantiles(values, n=10)[0] for witness, values in took.items()}
-    return tenth[small], tenth[large]
+    return {name: {"p50": median(values), "p10": quantiles(values, n=10)[0]} for name, values in took.items()}

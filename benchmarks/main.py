@@ -222,9 +222,7 @@ def main() -> int:
         for name in names:
             figures["runtimes"][name] = measure(name, lives, options.quick, counts, state_dir)
     if report.free_memory() > 4 << 30:
-        count = max(lives // 2, 20)
-        small, large = latency.spawn_sizes(count, Progress("spawning from a large process", count).step)
-        figures["spawn"] = {"small": small, "2 GiB": large}
+        figures["spawn"] = latency.spawn_sizes(lives, Progress("spawning from a large process", lives).step)
     else:
         figures["skipped"]["spawning from a large process"] = "less than 4 GiB of memory are free"
     report.write(figures, options.json)
