@@ -95,6 +95,15 @@ class Witness:
         self._process.communicate()
 
 
+def _lateness(container: pyoci.Container, witness: Witness) -> float:
+    """Seconds from what the witness saw to the return of wait(); the container is deleted then."""
+    container.wait(60)
+    returned = time.monotonic_ns()
+    late = (returned - int(witness.answer())) / 1e9
+    container.delete()
+    return late
+
+
 def exit_file(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None]) -> float:
     """The median of the seconds from the exit file's appearance to the return of wait(); below zero: wait() was first."""
     config = spec.build(["sleep", "0.02"], rootfs=rootfs.builtin(), read_only=True)
@@ -104,10 +113,7 @@ def exit_file(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None]) -
             container = runtime.create(config)
             witness.ask(container.id)
             container.start()
-            container.wait(60)
-            returned = time.monotonic_ns()
-            late.append((returned - int(witness.answer())) / 1e9)
-            container.delete()
+            late.append(_lateness(container, witness))
             step()
     return median(late)
 
@@ -126,10 +132,7 @@ def conmon_killed(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None
             signal.pidfd_send_signal(conmon, signal.SIGKILL)
             select.select([conmon], [], [])
             os.close(conmon)
-            container.wait(60)
-            returned = time.monotonic_ns()
-            late.append((returned - int(witness.answer())) / 1e9)
-            container.delete()
+            late.append(_lateness(container, witness))
             step()
     return median(late)
 

@@ -28,15 +28,13 @@ class Cgroups:
 
     def directories(self, cgroups_path: str) -> list[str]:
         """Where a container with this absolute ``linux.cgroupsPath`` may have cgroups; whether they exist is not looked at."""
-        relative = cgroups_path.strip("/")
-        if not relative or ".." in relative.split("/"):
-            return []
-        return sorted({f"{mount}/{relative}" for mount in self.mounts.values()})
+        relative = _relative(cgroups_path)
+        return sorted({f"{mount}/{relative}" for mount in self.mounts.values()}) if relative else []
 
     def has_oom_kill(self, cgroups_path: str) -> bool:
         """The kernel has killed something in this cgroup, or on v2 below it, for lack of memory (memory.oom_control, memory.events)."""
-        relative = cgroups_path.strip("/")
-        if not relative or ".." in relative.split("/"):
+        relative = _relative(cgroups_path)
+        if not relative:
             return False
         for key, name in (("memory", "memory.oom_control"), (V2, "memory.events")):
             if key in self.mounts:
@@ -63,6 +61,12 @@ class Cgroups:
             if content.strip() not in (b"0", b"THAWED", b""):
                 return True
         return False
+
+
+def _relative(cgroups_path: str) -> str:
+    """The path below a mount; empty for what is no cgroup of its own."""
+    relative = cgroups_path.strip("/")
+    return "" if ".." in relative.split("/") else relative
 
 
 def read(mountinfo: str = "/proc/self/mountinfo") -> Cgroups:

@@ -20,6 +20,7 @@ from pyoci.errors import (
     ProtocolError,
     RuntimeFailed,
     Timeout,
+    said,
 )
 from pyoci.exits import ExitStatus, combine, parse_exit_file, read_small
 from pyoci.process import (
@@ -35,7 +36,7 @@ from pyoci.process import (
     still_there,
 )
 from pyoci.runtimes import Runtime
-from pyoci.store import RECORD_VERSION, Store, parse_pids, read_record, write_file
+from pyoci.store import RECORD_VERSION, Store, parse_pids, read_record, remove_tree, write_file
 from pyoci.waiting import NEVER, Wait, deadline_in, passed, sooner
 
 TYPE_CHECKING = False
@@ -153,14 +154,13 @@ def record_of(config: Mapping[str, Any], host: Host) -> dict[str, Any]:
         "version": RECORD_VERSION,
         "runtime": host.runtime.path,
         "runtime_root": host.runtime.root,
-        "runtime_args": host.runtime.global_args[2:],
+        "runtime_args": host.runtime.extra_args,
         "conmon": host.conmon_path,
         "env": host.env,
         "cgroups_path": linux.get("cgroupsPath"),
         # Only if it is new: killing init then ends everything in it (pid_namespaces(7)).
         "own_pid_namespace": pid_namespace is not None and not pid_namespace.get("path"),
         "stop_signal": spec.signal_number(annotations.get(spec.STOP_SIGNAL) or int(SIGTERM)),
-        "created_ns": time_ns(),
     }
 
 
@@ -215,10 +215,10 @@ def _launch(life: Life, first: Process, options: Options, deadline: int) -> Oper
         line = yield from _sync_line(life, ours.fd, deadline)
         exit = yield from _reap_first(life, first, deadline)
         if line is None:
-            said = b"" if passthrough else read_capture(capture.fd)
+            stderr_text = b"" if passthrough else read_capture(capture.fd)
             if exit != (0, 0):
-                raise ConmonError(f"creating {life.id!r} in {life.directory}: conmon {_how(exit)}", returncode_of(exit), said)
-            raise CreateError(f"creating {life.id!r}: the runtime failed, or succeeded without a pidfile, and said nothing", said)
+                raise ConmonError(f"creating {life.id!r} in {life.directory}: conmon {_how(exit)}", returncode_of(exit), stderr_text)
+            raise CreateError(f"creating {life.id!r}: the runtime failed, or succeeded without a pidfile, and said nothing", stderr_text)
     _identify(life, conmon.parse_sync(line, life.id))
     return life
 
@@ -335,8 +335,6 @@ def _cgroup_directories(life: Life) -> list[str]:
 
 
 def _remove(life: Life) -> None:
-    from pyoci.store import remove_tree
-
     cgroups.remove(_cgroup_directories(life))
     remove_tree(f"{life.host.runtime.root}/{life.id}")
     life.host.store.remove(life.id)
@@ -401,22 +399,16 @@ def start(life: Life) -> Operation[None]:
         status = yield from state(life)
         if status == "created":
             raise
-        raise ContainerStateError(f"cannot start {life.id!r}: it is {status}{_words(error)}", status) from None
+        raise ContainerStateError(f"cannot start {life.id!r}: it is {status}{said(error.stderr)}", status) from None
 
 
-def _words(error: RuntimeFailed) -> str:
-    from pyoci.errors import said
-
-    return said(error.stderr)
-
-
-def wait(life: Life, timeout: float | None, deadline: int | None = None) -> Operation[ExitStatus]:
+def wait(life: Life, timeout: float | None) -> Operation[ExitStatus]:
     """Waits for the end of the container's init, by its pidfd. Raises Timeout. After the end, conmon gets a moment to write its exit file;
     the code does not depend on it where the kernel tells it."""
     if life.status is None:
         kernel = None
         if life.init is not None:
-            if not (yield from ended(life.init, deadline_in(timeout) if deadline is None else deadline)):
+            if not (yield from ended(life.init, deadline_in(timeout))):
                 raise Timeout(f"{life.id!r} did not end within {timeout or 0:g} s; it goes on", timeout)
             kernel = life.init.exit_code()
         if life.conmon is not None:
@@ -478,31 +470,31 @@ def _is_created(life: Life) -> bool:
 
 def pause(life: Life) -> Operation[None]:
     """Freezes all processes of the container. Raises ContainerStateError unless it is running."""
-    yield from _switch(life, "pause", "paused")
+    yield from _switch(life, "pause", "running", "paused")
+    # The freezer of cgroup v1 can still be FREEZING when the runtime returns (seen with crun 1.8.1), and it notifies nobody.
+    deadline = deadline_in(KILL_TIMEOUT)
+    while (yield from state(life)) == "running" and not passed(deadline):
+        yield Wait((), (), deadline_in(0.001))
 
 
 def resume(life: Life) -> Operation[None]:
     """Thaws a paused container. Raises ContainerStateError unless it is paused."""
-    yield from _switch(life, "resume", "running")
+    yield from _switch(life, "resume", "paused", "running")
 
 
-def _switch(life: Life, verb: str, wanted: str) -> Operation[None]:
+def _switch(life: Life, verb: str, before: str, wanted: str) -> Operation[None]:
     # crun pauses what is paused, and even what is only created; runc does not. Asked first, both are alike.
     status = yield from state(life)
-    if status != ("running" if verb == "pause" else "paused"):
+    if status != before:
         raise ContainerStateError(f"cannot {verb} {life.id!r}: it is {status}", status)
     try:
         yield from life.call(verb, life.id)
-        # The freezer of cgroup v1 can still be FREEZING when the runtime returns (seen with crun 1.8.1), and it notifies nobody.
-        deadline = deadline_in(KILL_TIMEOUT)
-        while verb == "pause" and (yield from state(life)) == "running" and not passed(deadline):
-            yield Wait((), (), deadline_in(0.001))
     except RuntimeFailed as error:
         status = yield from state(life)
         if status == wanted:
             return
         if status == "stopped":
-            raise ContainerStateError(f"cannot {verb} {life.id!r}: it has ended{_words(error)}", status) from None
+            raise ContainerStateError(f"cannot {verb} {life.id!r}: it has ended{said(error.stderr)}", status) from None
         raise
 
 
@@ -510,14 +502,10 @@ def delete(life: Life, force: bool) -> Operation[None]:
     """Removes an ended container: from the runtime, its cgroups, its files. With ``force`` a living one is killed first. Raises
     ContainerStateError for a living one, or while somebody else deletes it; ContainerNotFound when it is gone already."""
     lock = _lock_for_delete(life)
-    if not life.has_ended():
-        if not force:
-            raise ContainerStateError(f"cannot delete {life.id!r}: it has not ended; stop it first, or use force", "running")
-        yield from stop(life, 0, None)
-    # What the exit was must not go with the files.
-    yield from wait(life, None)
-    if not life.own_pid_namespace:
-        yield from _kill_leftovers(life)
+    if not force and not life.has_ended():
+        raise ContainerStateError(f"cannot delete {life.id!r}: it has not ended; stop it first, or use force", "running")
+    # Of one that has ended this ends what outlived init, and learns the exit: that must not go with the files.
+    yield from stop(life, 0, None)
     try:
         yield from life.call("delete", life.id)
     except RuntimeFailed as error:

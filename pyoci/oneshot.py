@@ -154,7 +154,7 @@ class Stdio:
                 self._source = self.fds[0]
                 self._feed_by_pipe()
         self.fds[1] = self._output(stdout, 1)
-        self.fds[2] = self.fds[1] if stderr is STDOUT or stderr == STDOUT else self._output(stderr, 2)
+        self.fds[2] = self.fds[1] if stderr == STDOUT else self._output(stderr, 2)
 
     def _feed_by_pipe(self) -> None:
         far, near = map(Descriptor, os.pipe2(os.O_CLOEXEC))

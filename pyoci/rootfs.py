@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import stat
 
 from pyoci.errors import ExecutableError, InvalidOption, StateDirError
+from pyoci.store import own_directory
 
 LAYOUT = 1
 """Raise it when what ``_fill`` makes changes: the tree then gets another name."""
@@ -40,7 +40,9 @@ def builtin() -> str:
         return _made
     busybox = find_busybox()
     status = os.stat(busybox)
-    path = f"{_own_directory()}/rootfs-{LAYOUT}-{status.st_size:x}-{status.st_mtime_ns:x}"
+    cache = cache_directory()
+    own_directory(cache, 0o755, "cache directory")
+    path = f"{cache}/rootfs-{LAYOUT}-{status.st_size:x}-{status.st_mtime_ns:x}"
     if not os.path.isdir(path):
         _make(path, busybox)
     _made = path
@@ -79,18 +81,6 @@ def is_static(head: bytes) -> bool:
     if not size or offset + size * count > len(head):
         return False
     return all(int.from_bytes(head[offset + size * i : offset + size * i + 4], order) != 3 for i in range(count))  # type: ignore[arg-type]
-
-
-def _own_directory() -> str:
-    path = cache_directory()
-    try:
-        os.makedirs(path, 0o755, exist_ok=True)
-        status = os.lstat(path)
-    except OSError as error:
-        raise StateDirError(error.errno, f"making the cache directory {path}: {error.strerror}", path) from None
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise StateDirError(1, f"the cache directory {path} must be a directory of our own that nobody else can write to", path)
-    return path
 
 
 def _make(path: str, busybox: str) -> None:

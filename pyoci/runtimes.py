@@ -90,12 +90,13 @@ def _head(path: str) -> bytes:
 class Runtime:
     """A runtime's binary with the global arguments of every call; all of them are pure."""
 
-    __slots__ = ("global_args", "name", "path", "root")
+    __slots__ = ("extra_args", "global_args", "name", "path", "root")
 
     def __init__(self, path: str, root: str, extra_args: Sequence[str] = ()) -> None:
         self.path = path
         self.name = os.path.basename(path)
         self.root = root
+        self.extra_args = list(extra_args)
         # A state root of our own: no id of another tool is in the way of ours, and nothing that we delete can be theirs.
         self.global_args = ["--root", root, *extra_args]
 

@@ -10,7 +10,6 @@ mkdir of that directory is the lock on the id; a flock on it, while it is there,
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import stat
@@ -58,13 +57,7 @@ class Store:
     def prepare(self) -> None:
         """Makes the directories, closed to others. Raises StateDirError when that fails or when they belong to somebody else."""
         for path in (self.directory, self.containers, self.exits):
-            try:
-                os.makedirs(path, MODE, exist_ok=True)
-                status = os.lstat(path)
-            except OSError as error:
-                raise StateDirError(error.errno, f"making the state directory {path}: {error.strerror}", path) from None
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-                raise StateDirError(1, f"the state directory {path} must be a directory of our own that nobody else can write to", path)
+            own_directory(path, MODE, "state directory")
 
     def path(self, id: str) -> str:
         return f"{self.containers}/{ids.check(id)}"
@@ -96,9 +89,19 @@ class Store:
 
     def remove(self, id: str) -> None:
         """Removes what is on disk of a container; nothing there is fine."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{self.exits}/{id}")
+        _unlink(f"{self.exits}/{id}")
         remove_tree(self.path(id))
+
+
+def own_directory(path: str, mode: int, what: str) -> None:
+    """Makes a directory if it is not there. Raises StateDirError when that fails, or when it is not ours alone to write to."""
+    try:
+        os.makedirs(path, mode, exist_ok=True)
+        status = os.lstat(path)
+    except OSError as error:
+        raise StateDirError(error.errno, f"making the {what} {path}: {error.strerror}", path) from None
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise StateDirError(1, f"the {what} {path} must be a directory of our own that nobody else can write to", path)
 
 
 def write_file(path: str, content: bytes) -> None:
@@ -138,6 +141,13 @@ def parse_pids(content: bytes) -> tuple[int, int, int, int] | None:
     return (init, init_start, conmon, conmon_start) if init > 1 and conmon > 1 else None
 
 
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
 def remove_tree(path: str) -> None:
     """Removes a directory of ours with all in it; follows no link and crosses no mount that is not empty. Gone already is fine."""
     try:
@@ -146,8 +156,7 @@ def remove_tree(path: str) -> None:
                 if entry.is_dir(follow_symlinks=False):
                     remove_tree(entry.path)
                 else:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(entry.path)
+                    _unlink(entry.path)
         os.rmdir(path)
     except FileNotFoundError:
         pass

@@ -5,16 +5,19 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import pyoci
-from pyoci import _ffi, cgroups, rootfs, runtimes
+from pyoci import cgroups, rootfs, runtimes, spec
 from pyoci.conmon import environment
 from tests import audit, hosts
+from tests.containers import Build
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -91,15 +94,28 @@ def runtime(runtime_name: str, state_dir: str) -> pyoci.OCIRuntime:
 
 
 @pytest.fixture
-def sync_pair() -> Iterator[tuple[int, int]]:
-    """Two connected stream sockets, closed at the end."""
-    import socket
+def build(rootfs: str) -> Build:
+    def made(*args: str, **options: Any) -> dict[str, Any]:
+        return spec.build(args, rootfs=rootfs, read_only=True, **options)
 
-    ends = _ffi.socketpair(socket.SOCK_STREAM)
-    yield ends
-    for fd in ends:
-        if Path(f"/proc/self/fd/{fd}").exists():
-            os.close(fd)
+    return made
+
+
+@pytest.fixture
+def deaf_to_signals() -> Iterator[None]:
+    """Every signal blocked and ignored in this process."""
+    every = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+    handlers = {}
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, every)
+    try:
+        for number in every:
+            if signal.getsignal(number) is not None:  # None: a sanitizer's own, which could not be put back
+                handlers[number] = signal.signal(number, signal.SIG_IGN)
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import pytest
 
 import pyoci
 from pyoci import spec
-
-FOREVER = ("sh", "-c", "trap 'exit 0' TERM; sleep 100 & wait")
+from tests.containers import FOREVER
 
 
 @pytest.fixture

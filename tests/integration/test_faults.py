@@ -8,27 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import pyoci
-from pyoci import spec
-
-Build = Callable[..., dict[str, Any]]
-
-FOREVER = ("sh", "-c", "trap 'exit 0' TERM; sleep 100 & wait")
-"""Ends at the stop signal, as PID 1 of a namespace only does when it has a handler."""
-
-
-@pytest.fixture
-def build(rootfs: str) -> Build:
-    def made(*args: str, **options: Any) -> dict[str, Any]:
-        return spec.build(args, rootfs=rootfs, read_only=True, **options)
-
-    return made
+from tests.containers import FOREVER, Build, status_fields
 
 
 def script(path: Path, body: str) -> str:
@@ -453,31 +439,21 @@ def test_row_23_descriptors_of_other_threads_reach_neither_conmon_nor_init(runti
             thread.join()
 
 
+@pytest.mark.usefixtures("deaf_to_signals")
 def test_row_24_the_container_starts_with_no_signal_blocked_or_ignored(runtime: pyoci.OCIRuntime, build: Build) -> None:
-    every = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-    handlers = {}
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, every)
+    container = runtime.create(build("sleep", "100"))
     try:
-        for number in every:
-            if signal.getsignal(number) is not None:  # None: a sanitizer's own, which could not be put back
-                handlers[number] = signal.signal(number, signal.SIG_IGN)
-        container = runtime.create(build("sleep", "100"))
-        try:
-            container.start()
-            while not os.readlink(f"/proc/{container.pid}/exe").endswith("busybox"):
-                time.sleep(0.001)  # it is still the runtime's, a moment before exec
-            fields = dict(line.split(":\t", 1) for line in Path(f"/proc/{container.pid}/status").read_text().splitlines() if ":\t" in line)
-            assert int(fields["SigBlk"], 16) == 0
-            assert int(fields["SigIgn"], 16) == 0
-            fields = dict(line.split(":\t", 1) for line in Path(f"/proc/{container.conmon_pid}/status").read_text().splitlines() if ":\t" in line)
-            # conmon itself ignores SIGPIPE, and nothing else.
-            assert int(fields["SigIgn"], 16) & ~(1 << (signal.SIGPIPE - 1)) == 0
-        finally:
-            container.delete(force=True)
+        container.start()
+        while not os.readlink(f"/proc/{container.pid}/exe").endswith("busybox"):
+            time.sleep(0.001)  # it is still the runtime's, a moment before exec
+        fields = status_fields(Path(f"/proc/{container.pid}/status").read_text())
+        assert int(fields["SigBlk"], 16) == 0
+        assert int(fields["SigIgn"], 16) == 0
+        fields = status_fields(Path(f"/proc/{container.conmon_pid}/status").read_text())
+        # conmon itself ignores SIGPIPE, and nothing else.
+        assert int(fields["SigIgn"], 16) & ~(1 << (signal.SIGPIPE - 1)) == 0
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        container.delete(force=True)
 
 
 def test_row_25_the_environment_stays_here(runtime: pyoci.OCIRuntime, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:

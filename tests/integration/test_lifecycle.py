@@ -7,28 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import pyoci
-from pyoci import spec
-
-Build = Callable[..., dict[str, Any]]
-
-FOREVER = ("sh", "-c", "trap 'exit 0' TERM; sleep 100 & wait")
-"""Ends at the stop signal, as PID 1 of a namespace only does when it has a handler."""
-
-
-@pytest.fixture
-def build(rootfs: str) -> Build:
-    def made(*args: str, **options: Any) -> dict[str, Any]:
-        return spec.build(args, rootfs=rootfs, read_only=True, **options)
-
-    return made
+from tests.containers import FOREVER, Build
 
 
 def test_a_whole_life(runtime: pyoci.OCIRuntime, build: Build) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import pyoci
 from pyoci.oneshot import DEVNULL, STDOUT, OutputTooLong
+from tests.containers import status_fields
 
 
 def test_output_input_and_code(runtime: pyoci.OCIRuntime) -> None:
@@ -133,7 +134,7 @@ def test_the_container_is_as_it_was_asked_for(runtime: pyoci.OCIRuntime, tmp_pat
 
 def test_privileges_are_dropped(runtime: pyoci.OCIRuntime) -> None:
     status = pyoci.run(["cat", "/proc/self/status"], text=True, runtime=runtime).stdout
-    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    fields = status_fields(status)
     assert fields["NoNewPrivs"] == "1"
     bounding = int(fields["CapBnd"], 16)
     for number in (12, 21, 23, 24, 25):  # NET_ADMIN, SYS_ADMIN, SYS_NICE, SYS_RESOURCE, SYS_TIME

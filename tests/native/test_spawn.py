@@ -20,6 +20,7 @@ from pyoci import _ffi
 from pyoci.errors import InvalidOption, SpawnError
 from pyoci.process import Descriptor, Process, ended, read_capture
 from pyoci.waiting import NEVER, drive
+from tests.containers import status_fields
 
 SH = "/bin/sh"
 
@@ -122,26 +123,16 @@ def test_nothing_else_is_open_in_the_child() -> None:
         os.close(held)
 
 
+@pytest.mark.usefixtures("deaf_to_signals")
 def test_the_child_starts_with_no_signal_blocked_or_ignored() -> None:
-    every = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-    handlers = {}
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, every)
-    try:
-        for number in every:
-            if signal.getsignal(number) is not None:  # None: a sanitizer's own, which could not be put back
-                handlers[number] = signal.signal(number, signal.SIG_IGN)
-        with Descriptor(_ffi.capture(1 << 16)) as capture:
-            process = Process().spawn("/bin/cat", ["cat", "/proc/self/status"], _ffi.environment_block({}), fds=(-1, capture.fd, -1))
-            drive(ended(process, NEVER))
-            status = read_capture(capture.fd).decode()
-            process.close()
-        # SIGCHLD is ignored here: nobody reaps, and the kernel has done so.
-        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-        assert {name: int(fields[name], 16) for name in ("SigBlk", "SigIgn", "SigCgt")} == {"SigBlk": 0, "SigIgn": 0, "SigCgt": 0}
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+    with Descriptor(_ffi.capture(1 << 16)) as capture:
+        process = Process().spawn("/bin/cat", ["cat", "/proc/self/status"], _ffi.environment_block({}), fds=(-1, capture.fd, -1))
+        drive(ended(process, NEVER))
+        status = read_capture(capture.fd).decode()
+        process.close()
+    # SIGCHLD is ignored here: nobody reaps, and the kernel has done so.
+    fields = status_fields(status)
+    assert {name: int(fields[name], 16) for name in ("SigBlk", "SigIgn", "SigCgt")} == {"SigBlk": 0, "SigIgn": 0, "SigCgt": 0}
 
 
 def test_the_callers_mask_is_as_before() -> None:
