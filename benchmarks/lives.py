@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import pyoci
 from benchmarks.place import bare_root, podman_command
 from pyoci import rootfs, spec
-from pyoci.lifecycle import Options, place_in_cgroup
+from pyoci.lifecycle import place_in_cgroup
+from pyoci.options import Options
 
 PHASES = ("create", "start", "wait", "delete")
 FLOOR = Path(__file__).parent / "floor"

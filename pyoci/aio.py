@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pyoci.exits import ExitStatus
     from pyoci.oneshot import RunOptions
+    from pyoci.options import CreateOptions
     from pyoci.runtimes import State
     from pyoci.waiting import Operation, Wait
 
@@ -130,11 +131,9 @@ class Container(ContainerBase):
 class OCIRuntime(RuntimeBase):
     """As ``pyoci.OCIRuntime``, awaited. ``async with`` is possible and does nothing at its end: containers outlive it."""
 
-    async def create(
-        self, bundle: str | os.PathLike[str] | Mapping[str, Any], id: str | None = None, *, stdin: bool = False, sync_log: bool = False
-    ) -> Container:
+    async def create(self, bundle: str | os.PathLike[str] | Mapping[str, Any], id: str | None = None, **options: Unpack[CreateOptions]) -> Container:
         """As ``pyoci.OCIRuntime.create``."""
-        return Container._of(await drive(self._create(bundle, id, lifecycle.Options(stdin=stdin, sync_log=sync_log))))
+        return Container._of(await drive(self._create(bundle, id, options)))
 
     async def load(self, id: str) -> Container:
         """As ``pyoci.OCIRuntime.load``."""

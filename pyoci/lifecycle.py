@@ -41,9 +41,10 @@ from pyoci.waiting import NEVER, Wait, deadline_in, passed, sooner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from typing import Any
 
+    from pyoci.options import Options
     from pyoci.process import Output
     from pyoci.runtimes import State
     from pyoci.waiting import Operation
@@ -60,8 +61,6 @@ FORCE_DELETE_TIMEOUT = 5.0
 """Seconds for ``RUNTIME delete --force`` when a create has failed."""
 KILL_TIMEOUT = 5.0
 """Seconds in which a killed init must be dead, or a conmon that alone knows the exit code must tell it; libpod's killContainerTimeout."""
-
-NULL_STDIO = (-1, -1, -1)
 
 
 class Host:
@@ -99,18 +98,6 @@ class Host:
             stdin=options.stdin,
             sync_log=options.sync_log,
         )
-
-
-class Options:
-    """How one container is created, besides its spec."""
-
-    __slots__ = ("log_driver", "stdin", "stdio", "sync_log")
-
-    def __init__(self, *, log_driver: str = "k8s-file", stdio: Sequence[int] = NULL_STDIO, stdin: bool = False, sync_log: bool = False) -> None:
-        self.log_driver = log_driver
-        self.stdio = stdio
-        self.stdin = stdin
-        self.sync_log = sync_log
 
 
 class Life:

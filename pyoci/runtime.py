@@ -7,14 +7,16 @@ import os
 from pyoci import conmon, ids, lifecycle, runtimes, spec
 from pyoci.container import Container
 from pyoci.errors import ContainerNotFound, InvalidID, InvalidOption
+from pyoci.options import Options
 from pyoci.store import Store, store_at
 from pyoci.waiting import drive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
+    from typing import Any, Unpack
 
+    from pyoci.options import CreateOptions
     from pyoci.waiting import Operation
 
 
@@ -68,10 +70,10 @@ class RuntimeBase:
     def __repr__(self) -> str:
         return f"{type(self).__module__}.OCIRuntime({self.runtime_path!r}, state_dir={self.state_dir!r})"
 
-    def _create(self, bundle: str | os.PathLike[str] | Mapping[str, Any], id: str | None, options: lifecycle.Options) -> Operation[lifecycle.Life]:
+    def _create(self, bundle: str | os.PathLike[str] | Mapping[str, Any], id: str | None, options: CreateOptions) -> Operation[lifecycle.Life]:
         """Checks everything that can be checked and gives the operation; nothing has been made by then."""
         checked_id = ids.new() if id is None else ids.check(id)
-        return lifecycle.create(self._host, checked_id, prepare(bundle), options)
+        return lifecycle.create(self._host, checked_id, prepare(bundle), Options(**options))
 
 
 def loaded(store: Store) -> list[lifecycle.Life]:
@@ -101,16 +103,13 @@ def prepare(bundle: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any
 class OCIRuntime(RuntimeBase):
     """Creates, lists and loads containers; every call blocks until it is done. Threads may share one."""
 
-    def create(
-        self, bundle: str | os.PathLike[str] | Mapping[str, Any], id: str | None = None, *, stdin: bool = False, sync_log: bool = False
-    ) -> Container:
+    def create(self, bundle: str | os.PathLike[str] | Mapping[str, Any], id: str | None = None, **options: Unpack[CreateOptions]) -> Container:
         """Creates a container from a bundle directory or from a spec. Both are only read: the container gets a directory of its own, so any
-        number can come from one bundle. ``id``: see ``ids.check``; a new one is made when None. ``stdin``: keep the container's stdin open
-        for attach. ``sync_log``: fsync the log at the end.
+        number can come from one bundle. ``id``: see ``ids.check``; a new one is made when None. ``options``: see ``options.Options``.
 
-        The output goes to the log (k8s-file) in the container's directory. Raises InvalidSpec, InvalidID, ContainerExists, CreateError,
-        ConmonError, ProtocolError, SpawnError, Timeout; nothing is left behind then."""
-        return Container._of(drive(self._create(bundle, id, lifecycle.Options(stdin=stdin, sync_log=sync_log))))
+        The output goes to the log (k8s-file) in the container's directory. Raises InvalidSpec, InvalidID, InvalidOption, ContainerExists,
+        CreateError, ConmonError, ProtocolError, SpawnError, Timeout; nothing is left behind then."""
+        return Container._of(drive(self._create(bundle, id, options)))
 
     def load(self, id: str) -> Container:
         """The container with this id, whichever process created it. Raises ContainerNotFound."""
