@@ -26,7 +26,9 @@ enum po_stage {
     PO_STAGE_DESCRIPTORS, /* placing the descriptors of the map */
     PO_STAGE_CLOSE,       /* closing all the others */
     PO_STAGE_SIGNALS,     /* resetting dispositions and the mask */
-    PO_STAGE_EXEC         /* execve; path is set */
+    PO_STAGE_EXEC,        /* execve; path is set */
+    PO_STAGE_CGROUP_MAKE, /* cgroups.c, with the path: mkdir of a cgroup */
+    PO_STAGE_CGROUP_CPUSET /* copying cpuset.cpus and cpuset.mems from its parent */
 };
 
 /* What failed: a positive errno, the step, and the path it was about (cut to fit, empty if none). */
@@ -85,3 +87,8 @@ int po_socketpair(int32_t type, int32_t ret_fds[2]);
 int po_capture(uint64_t size, int32_t *ret_fd);
 int po_read_line(int32_t fd, char *buffer, uint32_t size, uint32_t *length, int64_t deadline);
 int po_poll(struct po_event *events, uint32_t count, int64_t deadline);
+
+/* cgroups.c */
+int po_cgroups_make(const char *directories, uint32_t count, uint64_t cpusets, struct po_error *ret_error);
+int po_cgroups_join(const char *directories, uint32_t count, int32_t pid, struct po_error *ret_error);
+int po_cgroups_remove(const char *directories, uint32_t count, int32_t *ret_errors);

@@ -26,6 +26,8 @@ _STAGES: dict[int, str] = {
     lib.PO_STAGE_CLOSE: "closing the other descriptors",
     lib.PO_STAGE_SIGNALS: "resetting the signals",
     lib.PO_STAGE_EXEC: "executing",
+    lib.PO_STAGE_CGROUP_MAKE: "making the cgroup",
+    lib.PO_STAGE_CGROUP_CPUSET: "copying the cpuset of the parent",
 }
 
 
@@ -117,6 +119,34 @@ def pidfd_exit_info(pidfd: int) -> tuple[int, int] | None:
     """(code, signal) of any process that has been reaped, by whomever; None when it has not, or when this kernel cannot tell (< 6.15)."""
     ret = ffi.new("struct po_exit *")
     return (ret.code, ret.signal) if lib.po_pidfd_exit_info(pidfd, ret) == 0 else None
+
+
+def _cgroup_call(result: int, error: Any) -> None:
+    if result < 0:
+        path = os.fsdecode(ffi.string(error.path))
+        raise OSError(error.err, f"{_STAGES[error.stage]} {path}: {os.strerror(error.err)}", path)
+
+
+def cgroups_make(directories: Sequence[str], cpusets: int = 0) -> None:
+    """Makes cgroups in the order given; one that is there is fine. Bit i of ``cpusets``: the i-th is one of cgroup v1's cpuset. Raises OSError;
+    what was made by then stays."""
+    error = ffi.new("struct po_error *")
+    joined, count = block(directories, "cgroups")
+    _cgroup_call(lib.po_cgroups_make(joined, count, cpusets, error), error)
+
+
+def cgroups_join(directories: Sequence[str], pid: int) -> None:
+    """Moves a process to these cgroups. Raises OSError."""
+    error = ffi.new("struct po_error *")
+    joined, count = block(directories, "cgroups")
+    _cgroup_call(lib.po_cgroups_join(joined, count, pid, error), error)
+
+
+def cgroups_remove(directories: Sequence[str]) -> list[int]:
+    """rmdir of each in the order given: empty when all are gone, else the errno for each, 0 for those that are."""
+    joined, count = block(directories, "cgroups")
+    errors = ffi.new("int32_t[]", count)
+    return list(errors) if lib.po_cgroups_remove(joined, count, errors) else []
 
 
 def socketpair(kind: int) -> tuple[int, int]:

@@ -1,16 +1,8 @@
-"""Control groups: which layout the host has, whether a container is frozen, ending and removing what a container left (cgroups(7))."""
+"""Which cgroup hierarchies the host shows, and what they tell about a container: whether it is frozen, or was out of memory (cgroups(7))."""
 
 from __future__ import annotations
 
-import errno
 import os
-from signal import SIGKILL
-
-from pyoci.process import Process
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 V2 = ""
 """The key of the unified hierarchy among the mounts; the v1 ones are keyed by controller (or ``name=systemd``)."""
@@ -38,7 +30,7 @@ class Cgroups:
             return False
         for key, name in (("memory", "memory.oom_control"), (V2, "memory.events")):
             if key in self.mounts:
-                for line in _read(f"{self.mounts[key]}/{relative}/{name}").splitlines():
+                for line in read_control(f"{self.mounts[key]}/{relative}/{name}").splitlines():
                     if line.startswith(b"oom_kill ") and line[9:].strip() != b"0":
                         return True
         return False
@@ -53,9 +45,9 @@ class Cgroups:
         for line in lines:
             _, controllers, path = line.split(":", 2)
             if controllers == V2 and V2 in self.mounts:
-                content = _read(f"{self.mounts[V2]}{path}/cgroup.freeze")
+                content = read_control(f"{self.mounts[V2]}{path}/cgroup.freeze")
             elif controllers == "freezer" and "freezer" in self.mounts:
-                content = _read(f"{self.mounts['freezer']}{path}/freezer.state")
+                content = read_control(f"{self.mounts['freezer']}{path}/freezer.state")
             else:
                 continue
             if content.strip() not in (b"0", b"THAWED", b""):
@@ -98,74 +90,10 @@ def parse_mountinfo(content: bytes) -> dict[str, str]:
     return mounts
 
 
-def kill_all(directories: list[str]) -> list[Process]:
-    """SIGKILL to every process in these cgroups and below, until a look finds none that was not sent it; returns them, to be waited for."""
-    killed: dict[int, Process] = {}
-    for directory in directories:
-        for path in _tree(directory):
-            if _write(f"{path}/cgroup.kill", b"1"):  # v2, Linux 5.14
-                continue
-            found = True
-            while found:
-                found = False
-                for word in _read(f"{path}/cgroup.procs", 1 << 20).split():
-                    pid = int(word)
-                    if pid in killed or pid <= 0:
-                        continue
-                    try:
-                        process = Process.open(pid)
-                    except OSError:
-                        continue
-                    # Read once more with the pidfd held: the number can have become another process's in between.
-                    if word in _read(f"{path}/cgroup.procs", 1 << 20).split():
-                        process.signal(SIGKILL)
-                        killed[pid] = process
-                        found = True
-    return list(killed.values())
-
-
-def remove(directories: list[str]) -> list[str]:
-    """Removes these cgroups with those below; returns the ones that would not go (EBUSY: something still runs there)."""
-    left = []
-    for directory in directories:
-        if not os.path.lexists(directory):
-            continue  # as a rule the runtime has removed it
-        for path in _tree(directory):
-            try:
-                os.rmdir(path)
-            except OSError as error:
-                if error.errno != errno.ENOENT:
-                    left.append(path)
-    return left
-
-
-def _tree(directory: str) -> Iterator[str]:
-    """The directory and all below it, the deepest first; nothing if it does not exist."""
-    try:
-        entries = [entry.path for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return
-    for path in entries:
-        yield from _tree(path)
-    yield directory
-
-
-def _read(path: str, limit: int = 4096) -> bytes:
+def read_control(path: str, limit: int = 4096) -> bytes:
+    """The content of a control file; empty when it cannot be read."""
     try:
         with open(path, "rb", buffering=0) as file:
             return file.read(limit) or b""
     except OSError:
         return b""
-
-
-def _write(path: str, content: bytes) -> bool:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return os.write(fd, content) == len(content)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)

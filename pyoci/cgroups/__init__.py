@@ -1,0 +1,8 @@
+"""Control groups: which layout the host has, where conmon and the container live, ending and removing what a container left (cgroups(7))."""
+
+from pyoci.cgroups.detection import V2 as V2
+from pyoci.cgroups.detection import Cgroups as Cgroups
+from pyoci.cgroups.detection import parse_mountinfo as parse_mountinfo
+from pyoci.cgroups.detection import read as read
+from pyoci.cgroups.trees import kill_all as kill_all
+from pyoci.cgroups.trees import remove as remove
