@@ -13,7 +13,7 @@ from glob import glob
 import pyoci
 from pyoci import cgroups
 from pyoci.runtime import stored
-from tests import hosts
+from tests import hosts, machine
 
 PODMAN_MARKS = ("/run/containers", "/run/libpod", "/sys/fs/cgroup/*/libpod_parent", "/sys/fs/cgroup/libpod_parent")
 """What podman makes outside of its own roots."""
@@ -30,7 +30,7 @@ def state_directory() -> Iterator[str]:
     finally:
         for runtime in os.listdir(base):
             _end_all(f"{base}/{runtime}", runtime)
-        hosts.umount(base)
+        machine.umount(base)
         shutil.rmtree(base)
         for path in {path for mark in PODMAN_MARKS for path in glob(mark)} - before:
             if path.startswith("/sys/"):

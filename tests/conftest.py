@@ -16,13 +16,26 @@ import pytest
 import pyoci
 from pyoci import cgroups, rootfs, runtimes, spec
 from pyoci.conmon import environment
-from tests import audit, hosts
+from tests import audit, machine
 from tests.containers import Build
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    if os.environ.get("PYOCI_TESTS_HOST") != "asis":
-        hosts.become_v1_host()
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """A run as root goes on in a machine of its own, so that several may run side by side. PYOCI_TESTS_HOST: it is in one already."""
+    if os.geteuid() != 0 or "PYOCI_TESTS_HOST" in os.environ:
+        return None
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.suspend_global_capture()
+    code = machine.enter(f"pyoci-tests-{os.getpid()}", without_unified=True)
+    if code is None:
+        os.environ["PYOCI_TESTS_HOST"] = "v1"
+        os.makedirs("/run/pyoci", 0o700, exist_ok=True)
+        machine.mount("tmpfs", "/run/pyoci", "mode=0700")  # nobody else's containers, and what an interrupted run leaves goes with it
+        if capture is not None:
+            capture.resume_global_capture()
+    return code
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,8 +90,8 @@ def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def state_dir() -> Iterator[str]:
     """A state directory of the test's own, with a short path as sockets need it."""
-    base = "/run" if os.access("/run", os.W_OK) else None
-    path = tempfile.mkdtemp(prefix="pyoci-tests-", dir=base)
+    base = next((path for path in ("/run/pyoci", "/run") if os.access(path, os.W_OK)), None)
+    path = tempfile.mkdtemp(prefix="tests-", dir=base)
     yield path
     shutil.rmtree(path)
 

@@ -20,6 +20,7 @@ from pyoci import _ffi
 from pyoci.errors import InvalidOption, SpawnError
 from pyoci.process import Descriptor, Process, ended, read_capture
 from pyoci.waiting import NEVER, drive
+from tests import machine
 from tests.containers import status_fields
 
 SH = "/bin/sh"
@@ -231,11 +232,9 @@ def test_a_v1_cgroup_is_joined_before_exec() -> None:
 
 
 def test_a_v2_cgroup_is_born_into(tmp_path: Path) -> None:
-    from tests import hosts
-
     if os.geteuid() != 0:
         pytest.skip("mounting cgroup2 needs root")
-    hosts.mount_cgroup2(str(tmp_path))
+    machine.mount("cgroup2", str(tmp_path))
     directory = tmp_path / f"pyoci-native-{os.getpid()}"
     try:
         directory.mkdir()
@@ -245,7 +244,7 @@ def test_a_v2_cgroup_is_born_into(tmp_path: Path) -> None:
         assert f"/{directory.name}\n" in said
         directory.rmdir()
     finally:
-        hosts.umount(str(tmp_path))
+        machine.umount(str(tmp_path))
 
 
 def test_spawning_from_many_threads() -> None:
