@@ -18,17 +18,25 @@
 /* The step of a spawn that failed. The text for each stands in pyoci/_ffi.py. */
 enum po_stage {
     PO_STAGE_NONE,
-    PO_STAGE_PREPARE,     /* memory for the child's stack and its argument vectors */
-    PO_STAGE_CLONE,       /* clone or clone3 */
-    PO_STAGE_PGROUP,      /* setpgid */
-    PO_STAGE_CGROUP,      /* joining a cgroup */
-    PO_STAGE_CWD,         /* chdir; path is set */
-    PO_STAGE_DESCRIPTORS, /* placing the descriptors of the map */
-    PO_STAGE_CLOSE,       /* closing all the others */
-    PO_STAGE_SIGNALS,     /* resetting dispositions and the mask */
-    PO_STAGE_EXEC,        /* execve; path is set */
-    PO_STAGE_CGROUP_MAKE, /* cgroups.c, with the path: mkdir of a cgroup */
-    PO_STAGE_CGROUP_CPUSET /* copying cpuset.cpus and cpuset.mems from its parent */
+    PO_STAGE_PREPARE,        /* memory for the child's stack and its argument vectors */
+    PO_STAGE_CLONE,          /* clone or clone3 */
+    PO_STAGE_PGROUP,         /* setpgid */
+    PO_STAGE_CGROUP,         /* joining a cgroup */
+    PO_STAGE_LABEL,          /* setting the SELinux context of the program; path is set */
+    PO_STAGE_CWD,            /* chdir; path is set */
+    PO_STAGE_DESCRIPTORS,    /* placing the descriptors of the map */
+    PO_STAGE_CLOSE,          /* closing all the others */
+    PO_STAGE_SIGNALS,        /* resetting dispositions and the mask */
+    PO_STAGE_EXEC,           /* execve; path is set */
+    PO_STAGE_CGROUP_MAKE,    /* cgroups.c, with the path: mkdir of a cgroup */
+    PO_STAGE_CGROUP_CPUSET,  /* copying cpuset.cpus and cpuset.mems from its parent */
+    PO_STAGE_THREAD,         /* mount_thread.c: making the thread */
+    PO_STAGE_UNSHARE,        /* unshare(CLONE_NEWNS) */
+    PO_STAGE_PLACE,          /* mkdir of the place; path is set, as for all that follow */
+    PO_STAGE_PROPAGATION,    /* keeping what is mounted on the place in the namespace */
+    PO_STAGE_RUN_DIRECTORY,  /* mounting the run directory on the place */
+    PO_STAGE_TARGET,         /* mkdir of the target */
+    PO_STAGE_BIND            /* binding the source to the target; path is the source */
 };
 
 /* What failed: a positive errno, the step, and the path it was about (cut to fit, empty if none). */
@@ -44,6 +52,7 @@ struct po_spawn {
     const char *argv;       /* block of argc strings */
     const char *envp;       /* block of envc strings */
     const char *cwd;        /* working directory, or NULL: the caller's */
+    const char *label;      /* SELinux context of the program, or NULL: what the policy says */
     const int32_t *fds;     /* fds[i] becomes the child's descriptor i; -1: /dev/null. All others are closed. */
     const int32_t *cgroups; /* open cgroup.procs files to write "0" to before exec (cgroup v1) */
     uint32_t argc;
@@ -52,6 +61,20 @@ struct po_spawn {
     uint32_t ncgroups;
     int32_t cgroup; /* open cgroup v2 directory to be born in, or -1 */
     int32_t pgroup; /* 1: a process group of its own */
+};
+
+/*
+ * The mount namespace a program is started in: where SOURCE, which a container's mapped root cannot reach, has a path that it can. On PLACE, a
+ * directory that stays empty outside and is made if need be, lies a run directory of the namespace's own (tmpfs, 0700, owned by UID and
+ * GID); in it is made TARGET, and SOURCE is bound there with all that is mounted below it. PLACE and TARGET are absolute, without a symbolic
+ * link or a slash at the end.
+ */
+struct po_mounts {
+    const char *place;
+    const char *source;
+    const char *target;
+    uint32_t uid;
+    uint32_t gid;
 };
 
 /* A child of ours: the pidfd is the identity, the number is for messages and for /proc. */
@@ -75,6 +98,9 @@ struct po_event {
 
 /* spawn.c */
 int po_spawn(const struct po_spawn *what, struct po_process *ret_process, struct po_error *ret_error);
+
+/* mount_thread.c */
+int po_spawn_in_mounts(const struct po_mounts *mounts, const struct po_spawn *what, struct po_process *ret_process, struct po_error *ret_error);
 
 /* pidfd.c */
 int po_pidfd_open(int32_t pid, int32_t *ret_pidfd);

@@ -75,6 +75,20 @@ static int fail(struct po_error *error, int err, enum po_stage stage, const char
     return -err;
 }
 
+/* What a stage of the child's was about. */
+static const char *path_of(const struct po_spawn *what, enum po_stage stage) {
+    switch (stage) {
+    case PO_STAGE_EXEC:
+        return what->path;
+    case PO_STAGE_CWD:
+        return what->cwd;
+    case PO_STAGE_LABEL:
+        return LABEL_FILE;
+    default:
+        return NULL;
+    }
+}
+
 int po_spawn(const struct po_spawn *what, struct po_process *ret_process, struct po_error *ret_error) {
     /* One allocation for all that the child reads besides the caller's strings: both pointer arrays, then the descriptors. */
     size_t pointers = (size_t)what->argc + what->envc + 2;
@@ -116,8 +130,7 @@ int po_spawn(const struct po_spawn *what, struct po_process *ret_process, struct
         while (waitid(P_PIDFD, (id_t)pidfd, &ignored, WEXITED) < 0 && errno == EINTR)
             ;
         close(pidfd);
-        const char *path = child.stage == PO_STAGE_EXEC ? what->path : child.stage == PO_STAGE_CWD ? what->cwd : NULL;
-        return fail(ret_error, child.err, child.stage, path);
+        return fail(ret_error, child.err, child.stage, path_of(what, child.stage));
     }
     *ret_process = (struct po_process){.pid = pid, .pidfd = pidfd};
     return 0;

@@ -38,6 +38,17 @@ CHILD_CODE static bool join_cgroups(const struct child *c) {
     return procs >= 0 && write_zero(procs);
 }
 
+/* The context at the next exec (selinux(8), setexeccon(3)). The child is a process of its own: the caller's threads keep what they have. */
+CHILD_CODE static bool set_exec_label(const char *label) {
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, LABEL_FILE, O_WRONLY | O_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    long length = 0;
+    while (label[length])
+        length++;
+    return syscall(SYS_write, fd, label, length) == length; /* the descriptor goes with all the others */
+}
+
 /*
  * fds[i] to descriptor i. Sources that lie among the targets are first moved above them, so that no placement destroys a source that is
  * still to come; the moved copies are closed with all the rest.
@@ -115,6 +126,9 @@ CHILD_CODE int po_child(void *argument) {
         goto failed;
     c->stage = PO_STAGE_CGROUP;
     if (!join_cgroups(c))
+        goto failed;
+    c->stage = PO_STAGE_LABEL;
+    if (what->label && !set_exec_label(what->label))
         goto failed;
     c->stage = PO_STAGE_CWD;
     if (what->cwd && syscall(SYS_chdir, what->cwd) < 0)

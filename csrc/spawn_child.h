@@ -2,6 +2,8 @@
 #pragma once
 #include "pyoci.h"
 
+#define LABEL_FILE "/proc/self/attr/exec"
+
 struct child {
     const struct po_spawn *what;
     char *const *argv;

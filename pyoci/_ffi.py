@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from pyoci.mounts import Mounts
+
 POLLIN = 0x001
 POLLOUT = 0x004
 
@@ -21,6 +23,7 @@ _STAGES: dict[int, str] = {
     lib.PO_STAGE_CLONE: "clone",
     lib.PO_STAGE_PGROUP: "making a process group",
     lib.PO_STAGE_CGROUP: "joining the cgroup",
+    lib.PO_STAGE_LABEL: "setting the SELinux context",
     lib.PO_STAGE_CWD: "changing to the working directory",
     lib.PO_STAGE_DESCRIPTORS: "placing the descriptors",
     lib.PO_STAGE_CLOSE: "closing the other descriptors",
@@ -28,6 +31,19 @@ _STAGES: dict[int, str] = {
     lib.PO_STAGE_EXEC: "executing",
     lib.PO_STAGE_CGROUP_MAKE: "making the cgroup",
     lib.PO_STAGE_CGROUP_CPUSET: "copying the cpuset of the parent",
+    lib.PO_STAGE_THREAD: "making the thread of the mount namespace",
+    lib.PO_STAGE_UNSHARE: "making a mount namespace",
+    lib.PO_STAGE_PLACE: "making the place of the run directory",
+    lib.PO_STAGE_PROPAGATION: "stopping the propagation of mounts",
+    lib.PO_STAGE_RUN_DIRECTORY: "mounting the run directory",
+    lib.PO_STAGE_TARGET: "making the mount point",
+    lib.PO_STAGE_BIND: "binding",
+}
+_HINTS: dict[tuple[int, int], str] = {
+    (lib.PO_STAGE_UNSHARE, errno.EPERM): "this needs CAP_SYS_ADMIN",
+    (lib.PO_STAGE_UNSHARE, errno.ENOSPC): "the limit in /proc/sys/user/max_mnt_namespaces is reached",
+    (lib.PO_STAGE_UNSHARE, errno.EINVAL): "this kernel has no mount namespaces",
+    (lib.PO_STAGE_UNSHARE, errno.ENOSYS): "this kernel, or a seccomp filter, has no unshare",
 }
 
 
@@ -60,10 +76,12 @@ def spawn(
     process_group: bool = False,
     cgroup: int = -1,
     cgroup_procs: Sequence[int] = (),
+    label: str | None = None,
+    mounts: Mounts | None = None,
 ) -> None:
     """Starts a program (no PATH search) and writes pid and pidfd into ``ret_process`` (``new_process()``), which the caller owns already: an
     exception between the C call and the caller's next line then loses nothing. ``fds[i]`` becomes descriptor i (-1: /dev/null), all others
-    are closed. Raises SpawnError."""
+    are closed. ``label``: its SELinux context. ``mounts``: the mount namespace that is made for it. Raises SpawnError."""
     args, argc = block(argv, "argv")
     what = ffi.new("struct po_spawn *")
     error = ffi.new("struct po_error *")
@@ -76,10 +94,20 @@ def spawn(
     what.fds, what.cgroups = fd_array, procs_array
     what.argc, what.envc, what.nfds, what.ncgroups = argc, env[1], len(fds), len(cgroup_procs)
     what.cgroup, what.pgroup = cgroup, process_group
-    if lib.po_spawn(what, ret_process, error) < 0:
+    if label is not None:
+        label_bytes = ffi.from_buffer(block((label,), "label")[0])
+        what.label = label_bytes
+    if mounts is None:
+        result = lib.po_spawn(what, ret_process, error)
+    else:
+        paths = [ffi.from_buffer(block((each,), "path")[0]) for each in (mounts.place, mounts.source, mounts.target)]
+        result = lib.po_spawn_in_mounts(ffi.new("struct po_mounts *", (*paths, mounts.uid, mounts.gid)), what, ret_process, error)
+    if result < 0:
         stage = _STAGES.get(error.stage, f"stage {error.stage}")
+        hint = _HINTS.get((error.stage, error.err))
+        why = f"{os.strerror(error.err)}{f' ({hint})' if hint else ''}"
         about = os.fsdecode(ffi.string(error.path)) or None
-        raise SpawnError(error.err, f"starting {path}: {stage}: {os.strerror(error.err)}", about, stage)
+        raise SpawnError(error.err, f"starting {path}: {stage}: {why}", about, stage)
 
 
 def new_process() -> Any:

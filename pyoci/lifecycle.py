@@ -10,7 +10,7 @@ from signal import SIGKILL, SIGTERM
 from socket import SOCK_STREAM
 from time import time_ns
 
-from pyoci import _ffi, cgroups, conmon, runtimes, spec
+from pyoci import _ffi, cgroups, conmon, mounts, runtimes, selinux, spec
 from pyoci.errors import (
     ConmonError,
     ContainerNotFound,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from pyoci.mounts import Mounts
     from pyoci.options import Options
     from pyoci.process import Output
     from pyoci.runtimes import State
@@ -165,19 +166,22 @@ def create(host: Host, id: str, config: dict[str, Any], options: Options, deadli
     Raises ContainerExists, SpawnError, ConmonError, ProtocolError, CreateError, StateDirError, Timeout. Whatever is raised, nothing is left."""
     deadline = sooner(deadline, deadline_in(host.create_timeout))
     config = place_in_cgroup(config, id)
+    namespace = mounts.plan(config, options.mount_namespace)
+    if namespace is not None:
+        config = mounts.rewritten(config, namespace)
     record = record_of(config, host)
     life = Life(host, id, host.store.claim(id), record)
     first = Process()
     try:
         write_file(f"{life.directory}/config.json", spec.encode(config))
         write_file(f"{life.directory}/record.json", json.dumps(record).encode())
-        return (yield from _launch(life, first, options, deadline))
+        return (yield from _launch(life, first, options, namespace, deadline))
     except BaseException:
         yield from _abandon(life, first)
         raise
 
 
-def _launch(life: Life, first: Process, options: Options, deadline: int) -> Operation[Life]:
+def _launch(life: Life, first: Process, options: Options, namespace: Mounts | None, deadline: int) -> Operation[Life]:
     host = life.host
     ours, theirs = map(Descriptor, _ffi.socketpair(SOCK_STREAM))
     life._sync = ours
@@ -192,6 +196,8 @@ def _launch(life: Life, first: Process, options: Options, deadline: int) -> Oper
             fds=(stdin, stdout, stderr if passthrough else capture.fd, theirs.fd, theirs.fd),
             cwd=life.directory,  # conmon 2.1.6 writes "oom" to its working directory
             process_group=True,
+            label=selinux.conmon_label(),
+            mounts=namespace,
         )
         theirs.close()
         # Here conmon waits, and could be moved: it goes on at the first byte.

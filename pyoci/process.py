@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Self
 
+    from pyoci.mounts import Mounts
     from pyoci.waiting import Operation
 
 STDERR_LIMIT = 1024 * 1024
@@ -80,9 +81,23 @@ class Process:
         process_group: bool = False,
         cgroup: int = -1,
         cgroup_procs: Sequence[int] = (),
+        label: str | None = None,
+        mounts: Mounts | None = None,
     ) -> Process:
         """Starts a program as this process (see ``_ffi.spawn``). Raises SpawnError."""
-        _ffi.spawn(path, argv, env, self._struct, fds=fds, cwd=cwd, process_group=process_group, cgroup=cgroup, cgroup_procs=cgroup_procs)
+        _ffi.spawn(
+            path,
+            argv,
+            env,
+            self._struct,
+            fds=fds,
+            cwd=cwd,
+            process_group=process_group,
+            cgroup=cgroup,
+            cgroup_procs=cgroup_procs,
+            label=label,
+            mounts=mounts,
+        )
         return self
 
     @property

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWPID = 0x20000, 0x2000000, 0x20000000
-MS_REC, MS_PRIVATE, MNT_DETACH = 0x4000, 0x40000, 2
+MS_REC, MS_PRIVATE, MS_SHARED, MNT_DETACH = 0x4000, 0x40000, 0x100000, 2
 PR_SET_PDEATHSIG = 1
 UNIFIED = ""
 NOT_CONTROLLERS = {"rw", "ro", "xattr", "noprefix", "clone_children"}
@@ -33,6 +33,11 @@ def unshare(flags: int) -> None:
 
 def mount(kind: str, path: str, options: str = "") -> None:
     libc(f"mounting {kind} on {path}", "mount", kind.encode(), path.encode(), kind.encode(), 0, options.encode())
+
+
+def share(path: str) -> None:
+    """Makes a mount shared (mount_namespaces(7)), as all are on a host with systemd."""
+    libc(f"sharing {path}", "mount", None, path.encode(), None, MS_SHARED, None)
 
 
 def umount(path: str) -> None:

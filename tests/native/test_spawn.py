@@ -172,6 +172,14 @@ def test_a_file_that_is_no_program(tmp_path: Path) -> None:
     assert caught.value.errno == errno.ENOEXEC
 
 
+def test_a_context_that_cannot_be_set() -> None:
+    with pytest.raises(SpawnError) as caught:
+        spawn(["/bin/true"], label="no context")
+    # ENOENT: a kernel without security modules.
+    assert caught.value.errno in (errno.EINVAL, errno.ENOENT)
+    assert (caught.value.stage, caught.value.filename) == ("setting the SELinux context", "/proc/self/attr/exec")
+
+
 def test_a_long_path_is_cut_in_the_message_only() -> None:
     with pytest.raises(SpawnError) as caught:
         spawn(["/" + "x" * 1000])
