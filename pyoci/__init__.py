@@ -18,6 +18,9 @@ if TYPE_CHECKING:
         ConmonError as ConmonError,
     )
     from pyoci.errors import (
+        ConmonTooOld as ConmonTooOld,
+    )
+    from pyoci.errors import (
         ContainerExists as ContainerExists,
     )
     from pyoci.errors import (
@@ -76,6 +79,7 @@ _HOMES = {
     "container": ("Container",),
     "errors": (
         "ConmonError",
+        "ConmonTooOld",
         "ContainerExists",
         "ContainerNotFound",
         "ContainerStateError",

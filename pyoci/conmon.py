@@ -16,10 +16,14 @@ LINE_LIMIT = 64 * 1024
 PASSED_ENVIRONMENT = ("PATH", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "HOME", "LANG", "LC_ALL", "TMPDIR", "_CONTAINERS_USERNS_CONFIGURED")
 """What conmon and the runtime get of the caller's environment. NOTIFY_SOCKET, LISTEN_FDS and all else stay here."""
 
-SYNC_FD = 3
-START_FD = 4
-"""A duplicate of the first: one socket pair carries the start byte there and the message back. conmon closes its start descriptor after the
-byte and keeps the other."""
+RESERVED_ENVIRONMENT = ("_OCI_", "LISTEN_", "NOTIFY_SOCKET")
+"""How names begin that steer conmon and the runtimes, and that options of their own set."""
+
+LEAST_VERSION = (2, 0, 31)
+"""The first with the passthrough log driver; --full-attach, --persist-dir and the rest are older."""
+
+FIRST_FD = 3
+"""Where what is passed on to the container begins; conmon's pipes come after that."""
 
 
 def arguments(
@@ -30,7 +34,8 @@ def arguments(
     runtime: str,
     runtime_args: Sequence[str],
     log_driver: str = "k8s-file",
-    log_size_max: int | None = None,
+    log_path: str | None = None,
+    log_size_max: int = -1,
     sync_log: bool = False,
     stdin: bool = False,
     terminal: bool = False,
@@ -38,8 +43,10 @@ def arguments(
     no_new_keyring: bool = False,
     systemd_cgroup: bool = False,
     log_level: str | None = None,
+    preserve_fds: int = 0,
 ) -> list[str]:
-    """conmon's argv for a create. ``directory`` is the container's own: bundle and persist dir in one."""
+    """conmon's argv for a create. ``directory`` is the container's own: bundle and persist dir in one; the log lies there, too, unless
+    ``log_path`` names a file. ``preserve_fds``: how many descriptors, from 3 on, are the container's."""
     argv = ["conmon", "--api-version", "1", "-c", id, "-u", id, "-n", id, "-r", runtime, "-b", directory]
     argv += ["-p", f"{directory}/pidfile", "--conmon-pidfile", f"{directory}/conmon.pid", "--exit-dir", exit_dir, "--persist-dir", directory]
     argv += ["--full-attach"]  # the attach socket stays in the directory; else conmon links it from a place that nobody cleans
@@ -47,13 +54,13 @@ def arguments(
         argv += ["--runtime-arg", argument]
     if systemd_cgroup:
         argv.append("-s")
-    argv += ["-l", log_driver if log_driver != "k8s-file" else f"k8s-file:{directory}/log"]
-    if log_size_max is not None:
+    argv += ["-l", log_driver if log_driver != "k8s-file" else f"k8s-file:{log_path or f'{directory}/log'}"]
+    if log_size_max > 0:
         argv += ["--log-size-max", str(log_size_max)]
     if not sync_log:
         argv.append("--no-sync-log")
     if log_level is not None:
-        argv += ["--log-level", log_level]
+        argv += ["--log-level", log_level, "--syslog"]  # its stderr is /dev/null once it is in the background
     if terminal:
         argv.append("-t")
     elif stdin:
@@ -62,6 +69,8 @@ def arguments(
         argv.append("--no-pivot")
     if no_new_keyring:
         argv.append("--no-new-keyring")
+    if preserve_fds:
+        argv += ["--runtime-opt", f"--preserve-fds={preserve_fds}"]
     return argv
 
 
@@ -72,6 +81,21 @@ def environment(source: Mapping[str, str], extra: Mapping[str, str] | None = Non
     if extra:
         env.update(extra)
     return env
+
+
+def check_environment(extra: Mapping[str, str]) -> None:
+    """What callers may add to the environment. Raises InvalidOption."""
+    for name, value in extra.items():
+        if not isinstance(name, str) or not isinstance(value, str) or not name or "=" in name or "\0" in name + value:
+            raise InvalidOption(f"env must map names to strings, without '=' in a name and without NULs, not {name!r} to {value!r:.200}")
+        if name.startswith(RESERVED_ENVIRONMENT):
+            raise InvalidOption(f"env: {name} is not passed on like this; see listen_fds and notify_socket")
+
+
+def pipes(passed: int) -> dict[str, str]:
+    """Where conmon finds its pipes when so many descriptors are passed on before them. The second is a duplicate of the first: one socket pair
+    carries the start byte there and the message back. conmon closes its start descriptor after the byte and keeps the other."""
+    return {"_OCI_SYNCPIPE": str(FIRST_FD + passed), "_OCI_STARTPIPE": str(FIRST_FD + passed + 1)}
 
 
 def check_directory(directory: str) -> None:

@@ -40,8 +40,14 @@ class ContainerBase:
 
     @property
     def log_path(self) -> str:
-        """The log in Kubernetes' format, one line per line of output: time, stream, F or P (partial), text."""
-        return f"{self._life.directory}/log"
+        """The log in Kubernetes' format, one line per line of output: time, stream, F or P (partial), text. Written when ``log_driver`` is
+        ``k8s-file``."""
+        return self._life.log_path
+
+    @property
+    def log_driver(self) -> str:
+        """Where its output goes; see ``options.Options``."""
+        return self._life.log_driver
 
     @property
     def pid(self) -> int | None:

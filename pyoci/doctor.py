@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 OK = "ok"
 NOTE = "note"
 MISSING = "missing"
-LEAST_CONMON = (2, 0, 26)
-"""--full-attach and --persist-dir as pyoci uses them."""
 
 
 class Check:
@@ -77,8 +75,8 @@ def _conmon() -> Iterator[Check]:
         yield Check("conmon", MISSING, _text(error), "install conmon (Debian: apt install conmon)")
         return
     shown = f"{path}, version {_dotted(version)}"
-    if version is not None and version < LEAST_CONMON:
-        yield Check("conmon", MISSING, shown, f"conmon {_dotted(LEAST_CONMON)} or newer is needed")
+    if version is not None and version < conmon.LEAST_VERSION:
+        yield Check("conmon", MISSING, shown, f"conmon {_dotted(conmon.LEAST_VERSION)} or newer is needed")
     else:
         yield Check("conmon", OK, shown)
 

@@ -78,6 +78,15 @@ class ConmonError(Error):
         self.stderr = stderr
 
 
+class ConmonTooOld(ConmonError):
+    """This conmon lacks what is needed. ``version`` is what was found, ``needed`` the least that will do."""
+
+    def __init__(self, message: str, returncode: int, stderr: bytes, version: tuple[int, ...], needed: tuple[int, ...]) -> None:
+        super().__init__(message, returncode, stderr)
+        self.version = version
+        self.needed = needed
+
+
 class ProtocolError(ConmonError):
     """conmon's message was not what the protocol says; ``received`` keeps at most 64 KiB of it."""
 

@@ -10,9 +10,10 @@ from signal import SIGKILL, SIGTERM
 from socket import SOCK_STREAM
 from time import time_ns
 
-from pyoci import _ffi, cgroups, conmon, mounts, runtimes, selinux, spec
+from pyoci import _ffi, activation, cgroups, conmon, mounts, runtimes, selinux, spec
 from pyoci.errors import (
     ConmonError,
+    ConmonTooOld,
     ContainerNotFound,
     ContainerStateError,
     CreateError,
@@ -23,6 +24,7 @@ from pyoci.errors import (
     said,
 )
 from pyoci.exits import ExitStatus, combine, parse_exit_file, read_small
+from pyoci.options import Options
 from pyoci.process import (
     STDERR_LIMIT,
     Descriptor,
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyoci.mounts import Mounts
-    from pyoci.options import Options
+    from pyoci.options import CreateOptions
     from pyoci.process import Output
     from pyoci.runtimes import State
     from pyoci.waiting import Operation
@@ -61,23 +63,47 @@ CONMON_GRACE = 0.04
 FORCE_DELETE_TIMEOUT = 5.0
 """Seconds for ``RUNTIME delete --force`` when a create has failed."""
 KILL_TIMEOUT = 5.0
-"""Seconds in which a killed init must be dead, or a conmon that alone knows the exit code must tell it; libpod's killContainerTimeout."""
+"""Seconds in which a killed init must be dead, or a conmon that alone knows the exit code must tell it; libpod's killContainerTimeout. Where
+nothing else is asked for: the container's record holds its own."""
 
 
 class Host:
-    """What all containers of one OCIRuntime share: the executables, the environment of every call, where state lies, and the limits."""
+    """What all containers of one OCIRuntime share: the executables, the environment of every call, where state lies, the limits, and the options
+    of ``create`` that hold for all of them."""
 
-    __slots__ = ("_cgroups", "conmon_env_block", "conmon_path", "create_timeout", "env", "env_block", "runtime", "store")
+    __slots__ = (
+        "_cgroups",
+        "conmon_env_block",
+        "conmon_path",
+        "create_timeout",
+        "defaults",
+        "env",
+        "env_block",
+        "kill_timeout",
+        "runtime",
+        "store",
+    )
 
-    def __init__(self, conmon_path: str, runtime: Runtime, store: Store, env: Mapping[str, str], create_timeout: float) -> None:
+    def __init__(
+        self,
+        conmon_path: str,
+        runtime: Runtime,
+        store: Store,
+        env: Mapping[str, str],
+        *,
+        create_timeout: float = CREATE_TIMEOUT,
+        kill_timeout: float = KILL_TIMEOUT,
+        defaults: CreateOptions | None = None,
+    ) -> None:
         self.conmon_path = conmon_path
         self.runtime = runtime
         self.store = store
         self.env = dict(env)
         self.env_block = _ffi.environment_block(env)
-        pipes = {"_OCI_SYNCPIPE": str(conmon.SYNC_FD), "_OCI_STARTPIPE": str(conmon.START_FD)}
-        self.conmon_env_block = _ffi.environment_block(conmon.environment(env, pipes))
+        self.conmon_env_block = _ffi.environment_block({**env, **conmon.pipes(0)})
         self.create_timeout = create_timeout
+        self.kill_timeout = kill_timeout
+        self.defaults = defaults or {}
         self._cgroups: cgroups.Cgroups | None = None
 
     @property
@@ -86,6 +112,16 @@ class Host:
         if self._cgroups is None:
             self._cgroups = cgroups.read()
         return self._cgroups
+
+    def options(self, **given: Any) -> Options:
+        """How a container is created: as given, else as it holds for all."""
+        return Options(**{**self.defaults, **given})
+
+    def conmon_env(self, options: Options) -> tuple[bytes, int]:
+        """conmon's environment for creating this container."""
+        if not options.passed_fds and options.notify_socket is None:
+            return self.conmon_env_block
+        return _ffi.environment_block({**self.env, **conmon.pipes(len(options.passed_fds)), **_notify(options.notify_socket)})
 
     def conmon_argv(self, id: str, options: Options) -> list[str]:
         """conmon's argv for creating this container."""
@@ -96,15 +132,40 @@ class Host:
             runtime=self.runtime.path,
             runtime_args=self.runtime.global_args,
             log_driver=options.log_driver,
-            stdin=options.stdin,
+            log_path=options.log_path,
+            log_size_max=options.log_size_max,
             sync_log=options.sync_log,
+            log_level=options.log_level,
+            stdin=options.stdin,
+            no_pivot=options.no_pivot,
+            no_new_keyring=options.no_new_keyring,
+            preserve_fds=len(options.passed_fds),
         )
+
+
+def _notify(socket: str | None) -> dict[str, str]:
+    return {} if socket is None else {"NOTIFY_SOCKET": socket}
 
 
 class Life:
     """One container, as this process knows it: what lies on disk, and its processes by pidfd."""
 
-    __slots__ = ("_sync", "cgroups_path", "conmon", "directory", "host", "id", "init", "own_pid_namespace", "removed", "status", "stop_signal")
+    __slots__ = (
+        "_sync",
+        "cgroups_path",
+        "conmon",
+        "directory",
+        "host",
+        "id",
+        "init",
+        "log_driver",
+        "log_path",
+        "notify_socket",
+        "own_pid_namespace",
+        "removed",
+        "status",
+        "stop_signal",
+    )
 
     def __init__(self, host: Host, id: str, directory: str, record: Mapping[str, Any]) -> None:
         self.host = host
@@ -113,6 +174,9 @@ class Life:
         self.cgroups_path: str | None = record["cgroups_path"]
         self.own_pid_namespace: bool = record["own_pid_namespace"]
         self.stop_signal: int = record["stop_signal"]
+        self.log_driver: str = record["log_driver"]
+        self.log_path: str = record["log_path"]
+        self.notify_socket: str | None = record["notify_socket"]
         self.init: Process | None = None
         self.conmon: Process | None = None
         self.status: ExitStatus | None = None
@@ -124,7 +188,10 @@ class Life:
         """``RUNTIME VERB [ARGS] ID``. Raises RuntimeFailed."""
         host = self.host
         argv = host.runtime.argv(verb, *args)
-        return invoke(f"{verb} {self.id!r}", host.runtime.path, argv, host.env_block, timeout or CALL_TIMEOUT, stdout=verb == "state")
+        # At the start the runtimes wait for READY=1, on the socket that they made at the create, and pass it on.
+        told = self.notify_socket if verb == "start" else None
+        env = host.env_block if told is None else _ffi.environment_block({**host.env, **_notify(told)})
+        return invoke(f"{verb} {self.id!r}", host.runtime.path, argv, env, timeout or CALL_TIMEOUT, stdout=verb == "state")
 
     def has_ended(self) -> bool:
         return self.status is not None or self.init is None or self.init.has_ended()
@@ -133,7 +200,7 @@ class Life:
 # --- create -----------------------------------------------------------------------------------------------------------------------
 
 
-def record_of(config: Mapping[str, Any], host: Host) -> dict[str, Any]:
+def record_of(config: Mapping[str, Any], host: Host, options: Options, directory: str) -> dict[str, Any]:
     """What later operations, in this process or another, must know and cannot ask anybody."""
     linux = config.get("linux") or {}
     annotations = config.get("annotations") or {}
@@ -145,6 +212,10 @@ def record_of(config: Mapping[str, Any], host: Host) -> dict[str, Any]:
         "runtime_args": host.runtime.extra_args,
         "conmon": host.conmon_path,
         "env": host.env,
+        "kill_timeout": host.kill_timeout,
+        "log_driver": options.log_driver,
+        "log_path": options.log_path or f"{directory}/log",
+        "notify_socket": options.notify_socket,
         "cgroups_path": linux.get("cgroupsPath"),
         # Only if it is new: killing init then ends everything in it (pid_namespaces(7)).
         "own_pid_namespace": pid_namespace is not None and not pid_namespace.get("path"),
@@ -169,8 +240,11 @@ def create(host: Host, id: str, config: dict[str, Any], options: Options, deadli
     namespace = mounts.plan(config, options.mount_namespace)
     if namespace is not None:
         config = mounts.rewritten(config, namespace)
-    record = record_of(config, host)
+    if options.listen_names:
+        config = activation.tell(config, options.listen_names)
+    record = record_of(config, host, options, host.store.path(id))
     life = Life(host, id, host.store.claim(id), record)
+    is_new_log = options.log_path is not None and not os.path.lexists(options.log_path)
     first = Process()
     try:
         write_file(f"{life.directory}/config.json", spec.encode(config))
@@ -178,7 +252,18 @@ def create(host: Host, id: str, config: dict[str, Any], options: Options, deadli
         return (yield from _launch(life, first, options, namespace, deadline))
     except BaseException:
         yield from _abandon(life, first)
+        if is_new_log:
+            _remove_empty(life.log_path)
         raise
+
+
+def _remove_empty(path: str) -> None:
+    """A log at a place of the caller's own that conmon has made, and that nothing came into."""
+    try:
+        if os.path.getsize(path) == 0:
+            os.unlink(path)
+    except OSError:
+        pass
 
 
 def _launch(life: Life, first: Process, options: Options, namespace: Mounts | None, deadline: int) -> Operation[Life]:
@@ -192,8 +277,8 @@ def _launch(life: Life, first: Process, options: Options, namespace: Mounts | No
         first.spawn(
             host.conmon_path,
             host.conmon_argv(life.id, options),
-            host.conmon_env_block,
-            fds=(stdin, stdout, stderr if passthrough else capture.fd, theirs.fd, theirs.fd),
+            host.conmon_env(options),
+            fds=(stdin, stdout, stderr if passthrough else capture.fd, *options.passed_fds, theirs.fd, theirs.fd),
             cwd=life.directory,  # conmon 2.1.6 writes "oom" to its working directory
             process_group=True,
             label=selinux.conmon_label(),
@@ -210,10 +295,26 @@ def _launch(life: Life, first: Process, options: Options, namespace: Mounts | No
         if line is None:
             stderr_text = b"" if passthrough else read_capture(capture.fd)
             if exit != (0, 0):
-                raise ConmonError(f"creating {life.id!r} in {life.directory}: conmon {_how(exit)}", returncode_of(exit), stderr_text)
+                raise (yield from _conmon_failed(life, exit, stderr_text))
             raise CreateError(f"creating {life.id!r}: the runtime failed, or succeeded without a pidfile, and said nothing", stderr_text)
     _identify(life, conmon.parse_sync(line, life.id))
     return life
+
+
+def _conmon_failed(life: Life, exit: tuple[int, int], stderr: bytes) -> Operation[ConmonError]:
+    """The error for a conmon that ended before it called the runtime. Only here its version is asked for: one that knows its options is new
+    enough, and the question costs a process."""
+    host = life.host
+    message = f"creating {life.id!r} in {life.directory}: conmon {_how(exit)}"
+    try:
+        version = (yield from runtimes.ask_version(host.conmon_path, host.env_block)) if not exit[1] else None
+    except (Error, OSError):
+        version = None
+    if version is None or version >= conmon.LEAST_VERSION:
+        return ConmonError(message, returncode_of(exit), stderr)
+    found, needed = (".".join(map(str, numbers)) for numbers in (version, conmon.LEAST_VERSION))
+    message += f"; {host.conmon_path} is conmon {found}, and {needed} or newer is needed"
+    return ConmonTooOld(message, returncode_of(exit), stderr, version, conmon.LEAST_VERSION)
 
 
 def _how(exit: tuple[int, int]) -> str:
@@ -345,7 +446,7 @@ def load(store: Store, id: str) -> Life:
     record = read_record(directory, id)
     try:
         runtime = Runtime(record["runtime"], record["runtime_root"], record["runtime_args"])
-        host = Host(record["conmon"], runtime, store, record["env"], CREATE_TIMEOUT)
+        host = Host(record["conmon"], runtime, store, record["env"], kill_timeout=record["kill_timeout"])
         life = Life(host, id, directory, record)
     except (KeyError, TypeError, AttributeError) as error:
         raise Error(f"{directory}/record.json is damaged: {error!r}") from None
@@ -406,7 +507,7 @@ def wait(life: Life, timeout: float | None) -> Operation[ExitStatus]:
             kernel = life.init.exit_code()
         if life.conmon is not None:
             # Without the kernel's word there is only conmon's, and it is worth waiting for.
-            yield from ended(life.conmon, deadline_in(CONMON_GRACE if kernel is not None else KILL_TIMEOUT))
+            yield from ended(life.conmon, deadline_in(CONMON_GRACE if kernel is not None else life.host.kill_timeout))
         if kernel is None and life.init is not None:
             kernel = life.init.exit_code()
         if kernel is None and life.status is None and not os.path.isdir(life.directory):
@@ -447,10 +548,11 @@ def stop(life: Life, timeout: float, signal: int | None) -> Operation[ExitStatus
             yield from resume(life)
         if timeout <= 0 or not (yield from ended(init, deadline_in(timeout))):
             init.signal(SIGKILL)
-            if not (yield from ended(init, deadline_in(KILL_TIMEOUT))):
+            if not (yield from ended(init, deadline_in(life.host.kill_timeout))):
                 stat = read_stat(init.pid)
                 doing = f"in state {stat.state}" if stat is not None else "still there"
-                raise ContainerStateError(f"cannot stop {life.id!r}: its init ({init.pid}) is {doing} {KILL_TIMEOUT:g} s after SIGKILL", "running")
+                after = f"{life.host.kill_timeout:g} s after SIGKILL"
+                raise ContainerStateError(f"cannot stop {life.id!r}: its init ({init.pid}) is {doing} {after}", "running")
     if not life.own_pid_namespace and not life.removed:
         yield from _kill_leftovers(life)
     return (yield from wait(life, None))
@@ -465,7 +567,7 @@ def pause(life: Life) -> Operation[None]:
     """Freezes all processes of the container. Raises ContainerStateError unless it is running."""
     yield from _switch(life, "pause", "running", "paused")
     # The freezer of cgroup v1 can still be FREEZING when the runtime returns (seen with crun 1.8.1), and it notifies nobody.
-    deadline = deadline_in(KILL_TIMEOUT)
+    deadline = deadline_in(life.host.kill_timeout)
     while (yield from state(life)) == "running" and not passed(deadline):
         yield Wait((), (), deadline_in(0.001))
 

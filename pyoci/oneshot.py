@@ -12,7 +12,6 @@ from time import perf_counter_ns
 
 from pyoci import ids, lifecycle, rootfs, runtimes, spec
 from pyoci.errors import CreateError, Error, InvalidOption, Timeout
-from pyoci.options import Options
 from pyoci.process import Descriptor
 from pyoci.runtime import RuntimeBase, prepare
 from pyoci.waiting import Wait, deadline_in, drive, passed
@@ -411,7 +410,7 @@ def _operation(
         return manner.decode(stdio.result(1), "replace"), manner.decode(stdio.result(2), "replace")
 
     try:
-        options = Options(log_driver="passthrough", stdio=stdio.fds)
+        options = host.options(log_driver="passthrough", log_path=None, stdio=stdio.fds)
         try:
             life = yield from lifecycle.create(host, id, config, options, deadline)
         except Timeout:

@@ -1,55 +1,208 @@
-"""How one container is created, besides its spec: plain, fixed values, checked when they are made; nothing else is looked at or started."""
+"""How one container is created, besides its spec: plain, fixed values, checked when they are made; nothing is started."""
 
 from __future__ import annotations
+
+import os
 
 from pyoci.errors import InvalidOption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import TypedDict
 
     class CreateOptions(TypedDict, total=False):
-        """The options of ``OCIRuntime.create``; ``Options`` says what each means."""
+        """The options of ``OCIRuntime.create``, and, for all of its containers, of ``OCIRuntime``; ``Options`` says what each means."""
 
         mount_namespace: bool | None
         stdin: bool
+        log_driver: str
+        log_path: str | os.PathLike[str] | None
+        log_size_max: int | str
         sync_log: bool
+        log_level: str | None
+        no_pivot: bool
+        no_new_keyring: bool
+        listen_fds: bool | Sequence[int] | Mapping[str, int]
+        preserve_fds: Sequence[int]
+        notify_socket: bool | str
 
 
 NULL_STDIO = (-1, -1, -1)
+NO_LIMIT = -1
+LOG_DRIVERS = ("k8s-file", "journald", "none", "passthrough")
+LOG_LEVELS = ("error", "warning", "info", "debug", "trace")
+"""conmon's."""
+JOURNAL = "/run/systemd/journal/socket"
+SHORTEST_JOURNALD_ID = 13
+"""conmon cuts a short id of 12 characters from it, and ends when there are no more."""
 
 
 class Options:
-    """``stdin``: keep the container's stdin open for attach. ``sync_log``: fsync the log at the end. ``mount_namespace``: start conmon in a
-    mount namespace where the root file system is within reach of the container's mapped root; None: where that is needed (``mounts.plan``).
+    """``stdin``: keep the container's stdin open for attach.
 
-    Not for callers of ``create``: ``log_driver``, and ``stdio``, the descriptors that become conmon's own 0, 1 and 2 (-1: /dev/null)."""
+    ``log_driver``: where its output goes: ``k8s-file`` (a file in Kubernetes' format), ``journald``, ``none``, or ``passthrough`` (conmon hands
+    its own stdio on). ``log_path``: the file of ``k8s-file``, in place of ``log`` in the container's directory; it stays when the container is
+    deleted. ``log_size_max``: bytes, or "10M"; the file begins anew, over the old one, when it would grow beyond; -1: no limit. ``sync_log``:
+    fsync the log at the end. ``log_level``: how much conmon itself says, to syslog: one of ``LOG_LEVELS``; with ``passthrough``, and so with
+    ``pyoci.run``, its first words come on the container's stderr, too.
 
-    __slots__ = ("log_driver", "mount_namespace", "stdin", "stdio", "sync_log")
+    ``mount_namespace``: start conmon in a mount namespace where the root file system is within reach of the container's mapped root; None: where
+    that is needed (``mounts.plan``). ``no_pivot``: the runtime uses MS_MOVE and chroot in place of pivot_root, as on a ramdisk.
+    ``no_new_keyring``: the container keeps our session keyring.
+
+    ``listen_fds``: socket activation: True passes on the descriptors that this process was activated with (sd_listen_fds(3)), if any; a sequence
+    or a mapping from names passes these. The container finds them from 3 on, with LISTEN_FDS, LISTEN_PID=1 and LISTEN_FDNAMES.
+    ``preserve_fds``: more descriptors, numbered on from there. All stay the caller's, and must be open until ``create`` returns; conmon keeps
+    them until it ends. ``notify_socket``: True, or the path of a socket: the runtime serves the container a socket of its own, and ``start``
+    returns when READY=1 came and was passed on (sd_notify(3)); True takes this process's NOTIFY_SOCKET.
+
+    Not for callers of ``create``: ``stdio``, the descriptors that become conmon's own 0, 1 and 2 (-1: /dev/null).
+
+    Raises InvalidOption."""
+
+    __slots__ = (
+        "listen_names",
+        "log_driver",
+        "log_level",
+        "log_path",
+        "log_size_max",
+        "mount_namespace",
+        "no_new_keyring",
+        "no_pivot",
+        "notify_socket",
+        "passed_fds",
+        "stdin",
+        "stdio",
+        "sync_log",
+    )
 
     def __init__(
         self,
         *,
+        stdin: bool = False,
         log_driver: str = "k8s-file",
+        log_path: str | os.PathLike[str] | None = None,
+        log_size_max: int | str = NO_LIMIT,
+        sync_log: bool = False,
+        log_level: str | None = None,
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
+        listen_fds: bool | Sequence[int] | Mapping[str, int] = False,
+        preserve_fds: Sequence[int] = (),
+        notify_socket: bool | str = False,
         mount_namespace: bool | None = None,
         stdio: Sequence[int] = NULL_STDIO,
-        stdin: bool = False,
-        sync_log: bool = False,
     ) -> None:
-        self.log_driver = log_driver
-        self.mount_namespace = None if mount_namespace is None else boolean("mount_namespace", mount_namespace)
-        self.stdio = stdio
         self.stdin = boolean("stdin", stdin)
+        self.stdio = stdio
+        self.log_driver = log_driver if log_driver == "k8s-file" else _log_driver(log_driver)
+        self.log_path = None if log_path is None else _log_path(log_path, log_driver)
+        self.log_size_max = _size(log_size_max)
         self.sync_log = boolean("sync_log", sync_log)
+        self.log_level = log_level if log_level is None else one_of("log_level", log_level, LOG_LEVELS)
+        self.mount_namespace = None if mount_namespace is None else boolean("mount_namespace", mount_namespace)
+        self.no_pivot = boolean("no_pivot", no_pivot)
+        self.no_new_keyring = boolean("no_new_keyring", no_new_keyring)
+        listening = [] if listen_fds is False else _listen_fds(listen_fds)
+        self.listen_names = [name for _, name in listening]
+        """Of the first of ``passed_fds``, those for socket activation."""
+        self.passed_fds = _open_fds("listen_fds", [fd for fd, _ in listening]) + _open_fds("preserve_fds", preserve_fds)
+        """What the container gets, from 3 on."""
+        self.notify_socket = None if notify_socket is False else _notify_socket(notify_socket)
 
     def __setattr__(self, name: str, value: object) -> None:
         if hasattr(self, name):
             raise AttributeError(f"{name} cannot be changed: options are fixed once they are made")
         object.__setattr__(self, name, value)
 
+    def check_id(self, id: str) -> None:
+        """Raises InvalidOption when a container with this id cannot be logged as asked for."""
+        if self.log_driver == "journald" and len(id) < SHORTEST_JOURNALD_ID:
+            raise InvalidOption(f"log_driver='journald' needs an id of at least {SHORTEST_JOURNALD_ID} characters, as conmon wants it, not {id!r}")
+
 
 def boolean(name: str, value: bool) -> bool:
     if type(value) is not bool:
         raise InvalidOption(f"{name} must be True or False, not {value!r:.200}")
     return value
+
+
+def one_of(name: str, value: str, accepted: Sequence[str]) -> str:
+    if value not in accepted:
+        raise InvalidOption(f"{name} must be one of {', '.join(accepted)}, not {value!r:.200}")
+    return value
+
+
+def seconds(name: str, value: float) -> float:
+    """A positive, finite number of seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise InvalidOption(f"{name} must be a positive number of seconds, not {value!r:.200}")
+    return value
+
+
+def _log_driver(value: str) -> str:
+    if value == "json-file":
+        raise InvalidOption("log_driver='json-file': conmon writes no such format; k8s-file is its file, a line of text for a line of output")
+    one_of("log_driver", value, LOG_DRIVERS)
+    if value == "journald" and not os.path.exists(JOURNAL):
+        raise InvalidOption(
+            f"log_driver='journald': there is no journal here ({JOURNAL} does not exist), and conmon would drop the output without a word"
+        )
+    return value
+
+
+def _log_path(value: str | os.PathLike[str], driver: str) -> str:
+    path = os.fspath(value)
+    if driver != "k8s-file":
+        raise InvalidOption(f"log_path={path!r} goes with log_driver='k8s-file' only, not with {driver!r}")
+    if not isinstance(path, str) or not path or any(character in path for character in ":\0\n"):
+        raise InvalidOption(f"log_path={path!r}: a path without colons and newlines is needed, which conmon would misread")
+    return os.path.abspath(path)
+
+
+def _size(value: int | str) -> int:
+    if type(value) is int and value == NO_LIMIT:
+        return value
+    from pyoci.spec import parse_size
+
+    try:
+        return parse_size(value)
+    except InvalidOption as error:
+        raise InvalidOption(f"log_size_max: -1 means no limit; else {error}") from None
+
+
+def _listen_fds(value: bool | Sequence[int] | Mapping[str, int]) -> list[tuple[int, str]]:
+    from collections.abc import Mapping, Sequence
+
+    from pyoci import activation
+
+    if value is True:
+        return activation.inherited()
+    if isinstance(value, Mapping):
+        for name in value:
+            activation.check_name(name)
+        return [(fd, name) for name, fd in value.items()]
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise InvalidOption(f"listen_fds must be True, False, descriptors, or a mapping from names to descriptors, not {value!r:.200}")
+    return [(fd, activation.UNNAMED) for fd in value]
+
+
+def _open_fds(name: str, fds: Sequence[int]) -> list[int]:
+    if not isinstance(fds, tuple | list) or not all(type(fd) is int and fd >= 0 for fd in fds):
+        raise InvalidOption(f"{name} must be a list of descriptors, not {fds!r:.200}")
+    for fd in fds:
+        try:
+            os.fstat(fd)
+        except OSError as error:
+            raise InvalidOption(f"{name}: {fd} is not an open descriptor: {error.strerror}") from None
+    return list(fds)
+
+
+def _notify_socket(value: bool | str) -> str:
+    path = os.environ.get("NOTIFY_SOCKET", "") if value is True else value
+    if not path and value is True:
+        raise InvalidOption("notify_socket=True: this process has no NOTIFY_SOCKET")
+    if not isinstance(path, str) or path[:1] not in ("/", "@") or "\0" in path:
+        raise InvalidOption(f"notify_socket must be True, False, or the absolute path (or @name) of a socket, not {path!r:.200}")
+    return path

@@ -6,18 +6,20 @@ import os
 
 from pyoci import conmon, ids, lifecycle, runtimes, spec
 from pyoci.container import Container
-from pyoci.errors import ContainerNotFound, InvalidID, InvalidOption
-from pyoci.options import Options
+from pyoci.errors import ContainerNotFound, ExecutableError, InvalidID, InvalidOption
+from pyoci.options import Options, seconds
 from pyoci.store import Store, store_at
 from pyoci.waiting import drive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, Unpack
+    from typing import Any, TypeAlias, Unpack
 
     from pyoci.options import CreateOptions
     from pyoci.waiting import Operation
+
+    Executable: TypeAlias = str | os.PathLike[str]
 
 
 class RuntimeBase:
@@ -25,27 +27,41 @@ class RuntimeBase:
 
     def __init__(
         self,
-        runtime: str | os.PathLike[str] | None = None,
+        runtime: Executable | Sequence[Executable] | None = None,
         *,
-        conmon_path: str | os.PathLike[str] = "conmon",
+        conmon_path: Executable | Sequence[Executable] = "conmon",
+        env: Mapping[str, str] | None = None,
         state_dir: str | os.PathLike[str] | None = None,
         runtime_args: Sequence[str] = (),
         create_timeout: float = lifecycle.CREATE_TIMEOUT,
+        kill_timeout: float = lifecycle.KILL_TIMEOUT,
+        **defaults: Unpack[CreateOptions],
     ) -> None:
-        """``runtime``: a name (``crun``) or a path; None takes the fastest that works on this host. ``conmon_path``: a name or a path.
-        ``state_dir``: where containers are kept; /run/pyoci for root, else $XDG_RUNTIME_DIR/pyoci. ``runtime_args``: global options of
-        every call of the runtime. ``create_timeout``: seconds.
+        """``runtime``: a name (``crun``) or a path; or several, of which the first that works on this host is taken; None: crun, runc.
+        ``conmon_path``: a name or a path; or several, of which the first that can be executed is taken. ``env``: added to what conmon, the
+        runtime and its hooks get of our environment (``conmon.PASSED_ENVIRONMENT``), the same for every call; it stands in the containers'
+        records. ``state_dir``: where containers are kept; /run/pyoci for root, else $XDG_RUNTIME_DIR/pyoci. ``runtime_args``: global options
+        of every call of the runtime. ``create_timeout``: seconds for a create. ``kill_timeout``: seconds in which what was sent KILL must be
+        dead. ``defaults``: options of ``create`` that hold for every container unless it is given others; see ``options.Options``.
 
         Raises ExecutableError, NoRuntime, InvalidOption, StateDirError; nothing is started by then."""
-        if not create_timeout > 0:
-            raise InvalidOption(f"create_timeout must be a positive number of seconds, not {create_timeout!r}")
-        env = conmon.environment(os.environ)
-        conmon_found = runtimes.find_executable(os.fspath(conmon_path))
-        path = runtimes.choose(env) if runtime is None else runtimes.find_executable(os.fspath(runtime))
+        Options(**defaults)
+        seconds("create_timeout", create_timeout)
+        seconds("kill_timeout", kill_timeout)
+        conmon.check_environment(env or {})
+        args = _arguments(runtime_args)
+        passed = conmon.environment(os.environ, env)
+        conmon_found = _first_executable("conmon_path", conmon_path)
+        if runtime is None:
+            path = runtimes.choose(passed)
+        elif isinstance(runtime, str | os.PathLike):
+            path = _first_executable("runtime", runtime)
+        else:
+            path = runtimes.choose(passed, _names("runtime", runtime))
         store = store_at(state_dir)
         store.prepare()
-        root = f"{store.directory}/{os.path.basename(path)}"
-        self._host = lifecycle.Host(conmon_found, runtimes.Runtime(path, root, tuple(runtime_args)), store, env, create_timeout)
+        found = runtimes.Runtime(path, f"{store.directory}/{os.path.basename(path)}", args)
+        self._host = lifecycle.Host(conmon_found, found, store, passed, create_timeout=create_timeout, kill_timeout=kill_timeout, defaults=defaults)
 
     @property
     def runtime_path(self) -> str:
@@ -73,7 +89,34 @@ class RuntimeBase:
     def _create(self, bundle: str | os.PathLike[str] | Mapping[str, Any], id: str | None, options: CreateOptions) -> Operation[lifecycle.Life]:
         """Checks everything that can be checked and gives the operation; nothing has been made by then."""
         checked_id = ids.new() if id is None else ids.check(id)
-        return lifecycle.create(self._host, checked_id, prepare(bundle), Options(**options))
+        all_options = self._host.options(**options)
+        all_options.check_id(checked_id)
+        return lifecycle.create(self._host, checked_id, prepare(bundle), all_options)
+
+
+def _names(option: str, given: Executable | Sequence[Executable]) -> list[str]:
+    names = [os.fspath(name) for name in ([given] if isinstance(given, str | os.PathLike) else given)]
+    if not names or not all(isinstance(name, str) and name and "\0" not in name for name in names):
+        raise InvalidOption(f"{option} must be a name, a path, or several of them, not {given!r:.200}")
+    return names
+
+
+def _first_executable(option: str, given: Executable | Sequence[Executable]) -> str:
+    """Raises the first one's ExecutableError when none can be executed."""
+    wrong: ExecutableError | None = None
+    for name in _names(option, given):
+        try:
+            return runtimes.find_executable(name)
+        except ExecutableError as error:
+            wrong = wrong or error
+    assert wrong is not None  # there is at least one name
+    raise wrong
+
+
+def _arguments(given: Sequence[str]) -> Sequence[str]:
+    if isinstance(given, str | bytes) or not all(isinstance(argument, str) and argument and "\0" not in argument for argument in given):
+        raise InvalidOption(f"runtime_args must be a list of strings, not {given!r:.200}")
+    return tuple(given)
 
 
 def loaded(store: Store) -> list[lifecycle.Life]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Literal, TypeAlias
 
+    from pyoci.waiting import Operation
+
     State: TypeAlias = Literal["creating", "created", "running", "paused", "stopped"]
 
 CANDIDATES = ("crun", "runc")
@@ -173,8 +175,13 @@ def unfit(path: str, env: Mapping[str, str]) -> str | None:
 def version_of(path: str, env: Mapping[str, str]) -> tuple[int, ...] | None:
     from pyoci._ffi import environment_block
 
-    call = invoke(f"asking {path} for its version", path, [path, "--version"], environment_block(env), PROBE_TIMEOUT, stdout=True)
-    return parse_version(drive(call).stdout)
+    return drive(ask_version(path, environment_block(env)))
+
+
+def ask_version(path: str, env: tuple[bytes, int]) -> Operation[tuple[int, ...] | None]:
+    """What ``--version`` of a runtime or of conmon says; None when that is no version."""
+    output = yield from invoke(f"asking {path} for its version", path, [path, "--version"], env, PROBE_TIMEOUT, stdout=True)
+    return parse_version(output.stdout)
 
 
 def has_capability(capability: int) -> bool:
@@ -184,16 +191,16 @@ def has_capability(capability: int) -> bool:
     return effective is not None and bool(int(effective.group(1), 16) >> capability & 1)
 
 
-_chosen: dict[str, str] = {}
+_chosen: dict[tuple[str, tuple[str, ...]], str] = {}
 
 
-def choose(env: Mapping[str, str]) -> str:
-    """The path of the fastest runtime that works on this host; found once per process. Raises NoRuntime."""
-    key = os.environ.get("PATH", "")
+def choose(env: Mapping[str, str], candidates: Sequence[str] = CANDIDATES) -> str:
+    """The path of the first of these runtimes that works on this host; found once per process. Raises NoRuntime."""
+    key = (os.environ.get("PATH", ""), tuple(candidates))
     if key in _chosen:
         return _chosen[key]
     tried: dict[str, str] = {}
-    for name in CANDIDATES:
+    for name in candidates:
         try:
             path = find_executable(name)
             why = unfit(path, env)

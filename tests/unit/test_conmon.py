@@ -35,6 +35,9 @@ def test_arguments_hold_what_the_protocol_needs() -> None:
         ({"systemd_cgroup": True}, "-s"),
         ({"log_size_max": 10}, "--log-size-max"),
         ({"log_level": "debug"}, "--log-level"),
+        ({"log_level": "debug"}, "--syslog"),
+        ({"log_path": "/l"}, "k8s-file:/l"),
+        ({"preserve_fds": 2}, "--preserve-fds=2"),
         ({"log_driver": "passthrough"}, "passthrough"),
     ],
 )
@@ -55,6 +58,20 @@ def test_only_what_is_on_the_list_passes_into_the_environment() -> None:
     assert conmon.environment(source) == {"PATH": "/bin", "XDG_RUNTIME_DIR": "/run/user/1"}
     assert conmon.environment({}, {"A": "b"})["A"] == "b"
     assert conmon.environment({})["PATH"].startswith("/usr/local/sbin:")
+
+
+def test_the_pipes_come_after_what_is_passed_on() -> None:
+    assert conmon.pipes(0) == {"_OCI_SYNCPIPE": "3", "_OCI_STARTPIPE": "4"}
+    assert conmon.pipes(5) == {"_OCI_SYNCPIPE": "8", "_OCI_STARTPIPE": "9"}
+
+
+@pytest.mark.parametrize(
+    "env", [{"": "x"}, {"A=B": "x"}, {"A": "\0"}, {"A": 1}, {1: "A"}, {"_OCI_X": ""}, {"LISTEN_PID": "1"}, {"NOTIFY_SOCKET": "/n"}]
+)
+def test_what_cannot_be_added_to_the_environment(env: dict[str, str]) -> None:
+    conmon.check_environment({"A": "", "HTTP_PROXY": "http://proxy"})
+    with pytest.raises(InvalidOption, match="env"):
+        conmon.check_environment(env)
 
 
 @pytest.mark.parametrize("directory", ["/a:b", "/a\nb", "/a\0b"])
