@@ -16,7 +16,7 @@ import pytest
 import pyoci
 from pyoci import cgroups, rootfs, runtimes, spec
 from pyoci.conmon import environment
-from tests import audit, machine
+from tests import audit, hosts
 from tests.containers import Build
 
 
@@ -28,13 +28,9 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture is not None:
         capture.suspend_global_capture()
-    code = machine.enter(f"pyoci-tests-{os.getpid()}", without_unified=True)
-    if code is None:
-        os.environ["PYOCI_TESTS_HOST"] = "v1"
-        os.makedirs("/run/pyoci", 0o700, exist_ok=True)
-        machine.mount("tmpfs", "/run/pyoci", "mode=0700")  # nobody else's containers, and what an interrupted run leaves goes with it
-        if capture is not None:
-            capture.resume_global_capture()
+    code = hosts.enter(hosts.native())
+    if code is None and capture is not None:
+        capture.resume_global_capture()
     return code
 
 

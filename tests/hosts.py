@@ -1,11 +1,49 @@
-"""Hosts to run on: what a machine cannot be as it stands, a private mount namespace of this process can."""
+"""Hosts to run the tests on, made of this machine (docs/hosts.md): ``tests/host KIND [COMMAND…]``."""
 
 from __future__ import annotations
 
+import argparse
 import os
+import pwd
+import select
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from pyoci import cgroups
-from tests import machine
+from tests import machine, trees
+
+ROOT = Path(__file__).parents[1]
+V2_LACKS = frozenset({"the memory controller", "the pids controller", "the cpu controller"})
+"""They belong to the v1 hierarchies of a hybrid machine."""
+DEFAULT_TESTS = ("tests/integration", "-m", "not once")
+USER, USER_ID = "pyoci-tester", 64321
+SUBORDINATE_IDS = (1 << 20, 1 << 16)
+BOOT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Host:
+    about: str
+    run: Callable[[Host, Sequence[str]], int]
+    layout: str = "v1"
+    suite: str = ""
+    lacks: frozenset[str] = frozenset()
+
+
+def lacking(reason: str) -> str | None:
+    """What this host cannot have by its nature, if a skip's reason names it."""
+    host = KINDS.get(os.environ.get("PYOCI_TESTS_HOST", ""))
+    return next((what for what in sorted(host.lacks) if what in reason), None) if host else None
+
+
+def native() -> str:
+    """The kind of host that this machine is at once, but for its cgroup2 where that is mounted beside v1."""
+    return "v1" if cgroups.read().layout in ("v1", "hybrid") else "v2"
 
 
 def become_v1_host() -> None:
@@ -22,3 +60,188 @@ def mount_tmpfs(path: str) -> None:
     """A tmpfs that only this process and its children see: state lies in memory on most machines' /run, but not on all."""
     machine.unshare(machine.CLONE_NEWNS)
     machine.mount("tmpfs", path, "mode=0755")
+
+
+def enter(kind: str) -> int | None:
+    """``machine.enter`` as a host of this kind, and with no containers but its own."""
+    code = machine.enter(_name(), KINDS[kind].layout)
+    if code is None:
+        os.environ["PYOCI_TESTS_HOST"] = kind
+        os.makedirs("/run/pyoci", 0o700, exist_ok=True)
+        machine.mount("tmpfs", "/run/pyoci", "mode=0700")  # what an interrupted run leaves goes with it
+    return code
+
+
+def _name() -> str:
+    return f"pyoci-tests-{os.getpid()}"
+
+
+def _as_it_stands(host: Host, command: Sequence[str]) -> int:
+    code = enter(_kind_of(host))
+    return _execute(command, {**os.environ, "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}:/usr/sbin:/sbin"}) if code is None else code
+
+
+def _as_user(host: Host, command: Sequence[str]) -> int:
+    code = enter(_kind_of(host))
+    if code is None:
+        with machine.end_at_errors():
+            environment = _become_user()
+        code = _execute(command, environment)
+    return code
+
+
+def _become_user() -> dict[str, str]:
+    """An account that only this machine knows, with subordinate ids; what it must read is shown where root's home hides it."""
+    _show(str(ROOT), sys.base_prefix)
+    for path in ("/run", "/tmp"):
+        machine.mount("tmpfs", path, "mode=0755" if path == "/run" else "mode=1777")
+    home, runtime = f"/run/home/{USER}", f"/run/user/{USER_ID}"
+    for directory in (home, runtime):
+        os.makedirs(directory)
+        os.chown(directory, USER_ID, USER_ID)
+        os.chmod(directory, 0o700)
+    first, count = SUBORDINATE_IDS
+    for path, line in (
+        ("/etc/passwd", f"{USER}:x:{USER_ID}:{USER_ID}::{home}:/bin/sh"),
+        ("/etc/group", f"{USER}:x:{USER_ID}:"),
+        ("/etc/subuid", f"{USER}:{first}:{count}"),
+        ("/etc/subgid", f"{USER}:{first}:{count}"),
+    ):
+        if os.path.exists(path):
+            changed = f"/run/{os.path.basename(path)}"
+            Path(changed).write_text(Path(path).read_text() + line + "\n")
+            machine.bind(changed, path)
+    os.setgroups([])
+    os.setgid(USER_ID)
+    os.setuid(USER_ID)
+    assert pwd.getpwuid(USER_ID).pw_name == USER
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("PYOCI_", "LANG", "LC_", "TERM")) or name == "CI"}
+    path = f"{ROOT}/.venv/bin:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+    mine = {"HOME": home, "USER": USER, "LOGNAME": USER, "XDG_RUNTIME_DIR": runtime, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    # The checkout is not the user's to write to.
+    return kept | mine | {"HYPOTHESIS_STORAGE_DIRECTORY": f"{home}/hypothesis", "PYTEST_ADDOPTS": f"-o cache_dir={home}/pytest"}
+
+
+def _show(*paths: str) -> None:
+    """Makes these reachable for everybody, at their places: of a directory above them that others may not enter, only they are shown."""
+    closed: dict[str, list[tuple[str, int]]] = {}
+    for path in paths:
+        above = [str(parent) for parent in reversed(Path(path).parents)]
+        top = next((parent for parent in above if not os.stat(parent).st_mode & 0o001), None)
+        if top is not None:
+            closed.setdefault(top, []).append((path, os.open(path, os.O_PATH)))
+    for top, shown in closed.items():
+        machine.mount("tmpfs", top, "mode=0755")
+        for path, fd in shown:
+            os.makedirs(path, exist_ok=True)
+            machine.bind(f"/proc/self/fd/{fd}", path)
+            os.close(fd)
+
+
+def _in_tree(host: Host, command: Sequence[str]) -> int:
+    tree, extension = trees.tree(host.suite), trees.extension(host.suite)
+    with machine.signals_held():
+        made = machine.start(_name())
+        if made is not None:
+            return made.wait()
+        with machine.end_at_errors():
+            _change_root(host, tree, extension)
+            machine.go_on()
+    return _execute(command, _tree_environment(host))
+
+
+def _change_root(host: Host, tree: Path, extension: Path) -> None:
+    compiled = extension.read_bytes()
+    machine.change_root(str(tree), [str(ROOT)], host.layout)
+    (ROOT / "pyoci" / "_native.abi3.so").unlink(missing_ok=True)
+    (ROOT / "pyoci" / "_native.abi3.so").write_bytes(compiled)
+
+
+def _tree_environment(host: Host) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name.startswith("PYOCI_") or name in ("CI", "TERM")}
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return kept | {"PYOCI_TESTS_HOST": _kind_of(host), "HOME": "/root", "LANG": "C.UTF-8", "PATH": path}
+
+
+def _under_systemd(host: Host, command: Sequence[str]) -> int:
+    """systemd is process 1; the command runs in a scope of its own, with our stdin, stdout and stderr."""
+    tree, extension, name = trees.tree(host.suite), trees.extension(host.suite), _name()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, machine.signals_held():
+        ready.bind(f"\0{name}")
+        made = machine.start(name)
+        if made is None:
+            with machine.end_at_errors():
+                _change_root(host, tree, extension)
+                machine.forget_signals()
+                # The container interface of systemd: it says when it is up, and leaves the machine outside alone.
+                environment = {"container": "pyoci-tests", "NOTIFY_SOCKET": f"@{name}", "LANG": "C.UTF-8"}
+                argv = ["systemd", "--system", "--unit=basic.target", "--log-target=journal", "--show-status=no"]
+                os.execve("/lib/systemd/systemd", argv, environment)
+        assert made is not None
+        try:
+            _wait_for_systemd(ready, made.first)
+            variables = [f"{name}={value}" for name, value in _tree_environment(host).items()]
+            enter = ["nsenter", f"--target={made.first}", "--mount", "--uts", "--ipc", "--pid", "--cgroup", "env", "-i", "-C", str(ROOT), *variables]
+            scope = ["sh", "-c", 'systemctl start dbus.socket && exec systemd-run --scope --quiet --collect -- "$@"', "sh"]
+            return made.run([*enter, *scope, *command])
+        finally:
+            made.kill()
+
+
+def _wait_for_systemd(ready: socket.socket, first: int) -> None:
+    pidfd = os.pidfd_open(first)
+    deadline = time.monotonic() + BOOT_SECONDS
+    try:
+        while True:
+            readable, _, _ = select.select([ready.fileno(), pidfd], [], [], max(deadline - time.monotonic(), 0))
+            if ready.fileno() in readable and b"READY=1" in ready.recv(4096).split(b"\n"):
+                return
+            if pidfd in readable or not readable:
+                raise SystemExit(f"hosts: systemd {'ended' if readable else f'was not up within {BOOT_SECONDS} s'}")
+    finally:
+        os.close(pidfd)
+
+
+def _execute(command: Sequence[str], environment: dict[str, str]) -> int:
+    """In the machine: never returns."""
+    with machine.end_at_errors():
+        machine.forget_signals()
+        os.chdir(ROOT)
+        program = shutil.which(command[0], path=environment["PATH"])
+        if program is None:
+            print(f"hosts: no {command[0]} on this host", file=sys.stderr)
+            machine.leave(127)
+        os.execve(program, list(command), environment)
+    raise AssertionError
+
+
+KINDS = {
+    "v1": Host("this machine with the cgroup v1 hierarchies alone", _as_it_stands),
+    "user": Host("the v1 host, as an ordinary user", _as_user),
+    "v2": Host("this machine with cgroup2 alone", _as_it_stands, "v2", lacks=V2_LACKS),
+    "systemd": Host("Debian 12 on cgroup2 with systemd as process 1, D-Bus and journald", _under_systemd, "systemd", "bookworm", V2_LACKS),
+    "debian13": Host("Debian 13 on cgroup2", _in_tree, "v2", "trixie", V2_LACKS),
+}
+
+
+def _kind_of(host: Host) -> str:
+    return next(kind for kind, other in KINDS.items() if other is host)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests/host", description="Runs a command on such a host; without one, the integration tests.")
+    parser.add_argument("kind", choices=KINDS, help="; ".join(f"{kind}: {host.about}" for kind, host in KINDS.items()))
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND…")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        print("hosts are made of namespaces and need root: sudo tests/host", file=sys.stderr)
+        return 1
+    if "PYOCI_TESTS_HOST" in os.environ:
+        print("this is a host already", file=sys.stderr)
+        return 1
+    host = KINDS[options.kind]
+    return host.run(host, options.command or ["python3", "-m", "pytest", *DEFAULT_TESTS])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
+import stat
 import sys
 import time
 import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
-CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWPID = 0x20000, 0x2000000, 0x20000000
-MS_REC, MS_PRIVATE, MS_SHARED, MNT_DETACH = 0x4000, 0x40000, 0x100000, 2
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID = 0x20000, 0x2000000, 0x4000000, 0x8000000, 0x20000000
+MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 0x40000, 0x100000, 2
 PR_SET_PDEATHSIG = 1
+CGROUPS = "/sys/fs/cgroup"
 UNIFIED = ""
 NOT_CONTROLLERS = {"rw", "ro", "xattr", "noprefix", "clone_children"}
+DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 ENDINGS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
@@ -38,6 +44,10 @@ def mount(kind: str, path: str, options: str = "") -> None:
 def share(path: str) -> None:
     """Makes a mount shared (mount_namespaces(7)), as all are on a host with systemd."""
     libc(f"sharing {path}", "mount", None, path.encode(), None, MS_SHARED, None)
+
+
+def bind(source: str, path: str) -> None:
+    libc(f"binding {source} to {path}", "mount", source.encode(), path.encode(), None, MS_BIND | MS_REC, None)
 
 
 def umount(path: str) -> None:
@@ -73,14 +83,50 @@ def hierarchies() -> list[Hierarchy]:
     return list(found.values())
 
 
-def enter(name: str, *, without_unified: bool = False) -> int | None:
-    """Forks. In the child returns None: there every cgroup hierarchy begins at a new cgroup ``name``, process 1 is one that reaps, and mounts are
-    private. In the caller returns the child's exit code (128 + n when signal n ended it), after all that ran in there has ended
-    and the cgroups are removed. ``without_unified``: a cgroup2 that is mounted beside v1 (crun refuses that) is not in there.
-    Needs root, and must be called before there are threads."""
+@dataclass(frozen=True)
+class Machine:
+    """As its maker holds it."""
+
+    first: int  # its process 1, by the pid outside
+    cgroups: list[str]
+
+    def wait(self, *, tell: bool = True) -> int:
+        """The code of its first process, after all in there has ended and the cgroups are removed; ``tell`` which ones there still were."""
+        code = wait_for(self.first)
+        _remove(self.cgroups, tell)
+        return code
+
+    def run(self, argv: Sequence[str]) -> int:
+        """The code of a program that is started in its cgroups, beside systemd; argv must lead it into the namespaces (nsenter(1))."""
+        child = os.fork()
+        if child == 0:
+            with end_at_errors():
+                for path in self.cgroups:
+                    beside = f"{path}/init.scope"
+                    _write(f"{beside if os.path.isdir(beside) else path}/cgroup.procs", "0")
+                forget_signals()
+                os.execvp(argv[0], list(argv))
+        return wait_for(child)
+
+    def kill(self) -> None:
+        os.kill(self.first, signal.SIGKILL)
+        self.wait(tell=False)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS | {signal.SIGCHLD})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def start(name: str) -> Machine | None:
+    """Forks. Returns None in the child: it is process 1 of new namespaces (which end with it), in a new cgroup ``name`` of every hierarchy. Mounts
+    are still those outside. Needs root, and must be called before there are threads, with signals held."""
     found = hierarchies()
     made: list[str] = []
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS | {signal.SIGCHLD})
     try:
         for hierarchy in found:
             _make_cgroup(hierarchy, name)
@@ -88,45 +134,127 @@ def enter(name: str, *, without_unified: bool = False) -> int | None:
         unshare(CLONE_NEWPID)  # its children will be in it, not itself
         first = os.fork()
     except BaseException:
-        _remove(made)
+        _remove(made, False)
         raise
-    if first == 0:
-        _be_first(found, made, without_unified)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return None
-    code = _wait_for(first)
-    _remove(made)
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return code
-
-
-def _be_first(found: list[Hierarchy], made: list[str], without_unified: bool) -> None:
-    """Process 1 of the machine. Returns in its child; itself it reaps until that child ends, and the kernel then ends all others with it."""
-    try:
+    if first != 0:
+        return Machine(first, made)
+    with end_at_errors():
         libc("prctl", "prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
         for path in made:
             _write(f"{path}/cgroup.procs", "0")
-        unshare(CLONE_NEWNS | CLONE_NEWCGROUP)
-        mount("proc", "/proc")
-        for hierarchy in found:
-            umount(hierarchy.point)
-            if hierarchy.controllers != UNIFIED:
-                mount("cgroup", hierarchy.point, hierarchy.controllers)
-            elif len(found) == 1:
-                mount("cgroup2", hierarchy.point)
-                os.mkdir(f"{hierarchy.point}/tests")  # the root of cgroup2 must be free of processes to hand controllers down
-                _write(f"{hierarchy.point}/tests/cgroup.procs", "0")
-            elif not without_unified:
-                mount("cgroup2", hierarchy.point)
-        child = os.fork()
-        if child != 0:
-            _exit(_wait_for(child))
+        unshare(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC)
+    return None
+
+
+@contextmanager
+def end_at_errors() -> Iterator[None]:
+    """A forked child must not come back to its parent's code."""
+    try:
+        yield
     except BaseException:
         traceback.print_exc()
-        _exit(1)
+        leave(1)
 
 
-def _wait_for(child: int) -> int:
+def forget_signals() -> None:
+    """What a program that is executed now should not inherit."""
+    for number in ENDINGS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def go_on() -> None:
+    """In process 1: returns in a child of it. Itself it reaps, until that child ends."""
+    child = os.fork()
+    if child != 0:
+        leave(wait_for(child))
+
+
+def enter(name: str, layout: str) -> int | None:
+    """Goes on in a child, where it returns None: on a machine with the files of this one, but with cgroups, processes and mounts of its own. In the
+    caller returns the child's exit code (128 + n when signal n ended it), when everything of it has gone. Must be called before there are threads."""
+    with signals_held():
+        made = start(name)
+        if made is not None:
+            return made.wait()
+        with end_at_errors():
+            mount("proc", "/proc")
+            show_cgroups(layout)
+            go_on()
+    return None
+
+
+def show_cgroups(layout: str) -> None:
+    """``v1``: the legacy hierarchies alone (crun refuses a cgroup2 beside them). ``v2``: cgroup2 alone. Each begins at the machine's cgroup."""
+    found = hierarchies()
+    legacy = [hierarchy for hierarchy in found if hierarchy.controllers != UNIFIED]
+    if layout == "v1":
+        if not legacy:
+            raise OSError(errno.ENODEV, "this machine has no cgroup v1 hierarchy mounted, so there is no v1 host on it")
+        for hierarchy in found:
+            umount(hierarchy.point)
+        for hierarchy in legacy:
+            mount("cgroup", hierarchy.point, hierarchy.controllers)
+        return
+    umount(CGROUPS)
+    mount("cgroup2", CGROUPS)
+    _empty_root(CGROUPS)
+
+
+def _empty_root(path: str) -> None:
+    """The root of cgroup2 must be free of processes to hand controllers down, and crun 1.21 waits 2 s for that."""
+    os.mkdir(f"{path}/tests")
+    _write(f"{path}/tests/cgroup.procs", "0")
+    for controller in _read(f"{path}/cgroup.controllers").split():
+        _write(f"{path}/cgroup.subtree_control", f"+{controller}")
+
+
+def change_root(tree: str, shown: Sequence[str], layout: str) -> None:
+    """Makes ``tree`` the root file system, with devices, /proc, /sys, /run and /tmp of its own, and the directories ``shown`` at their places; what
+    is written to any of it lies in memory and goes with the machine. ``layout``: ``v2``, or ``systemd``, which arranges cgroup2 itself."""
+    base = "/mnt"
+    mount("tmpfs", base, "mode=0755")
+    root = f"{base}/root"
+    os.mkdir(root)
+    _overlay(tree, root, f"{base}/changes-0")
+    for number, path in enumerate(shown, 1):
+        os.makedirs(f"{root}{path}", exist_ok=True)
+        _overlay(path, f"{root}{path}", f"{base}/changes-{number}")
+    mount("proc", f"{root}/proc")
+    mount("sysfs", f"{root}/sys")
+    mount("cgroup2", f"{root}{CGROUPS}")
+    if layout == "v2":
+        _empty_root(f"{root}{CGROUPS}")
+    for name, options in (("dev", "mode=0755"), ("run", "mode=0755"), ("tmp", "mode=1777")):
+        mount("tmpfs", f"{root}/{name}", options)
+    _fill_dev(f"{root}/dev")
+    libc(f"pivot_root to {tree}", "pivot_root", root.encode(), f"{root}/mnt".encode())
+    os.chdir("/")
+    umount("/mnt")
+
+
+def _overlay(lower: str, path: str, changes: str) -> None:
+    for name in ("upper", "work"):
+        os.makedirs(f"{changes}/{name}")
+    mount("overlay", path, f"lowerdir={lower},upperdir={changes}/upper,workdir={changes}/work")
+
+
+def _fill_dev(dev: str) -> None:
+    for name, (major, minor) in DEVICES.items():
+        os.mknod(f"{dev}/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor))
+        os.chmod(f"{dev}/{name}", 0o666)
+    for name, target in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2"), ("ptmx", "pts/ptmx")):
+        os.symlink(target, f"{dev}/{name}")
+    for name, kind, options in (
+        ("pts", "devpts", "newinstance,ptmxmode=0666,mode=0620,gid=5"),
+        ("shm", "tmpfs", "mode=1777"),
+        ("mqueue", "mqueue", ""),
+    ):
+        os.mkdir(f"{dev}/{name}")
+        mount(kind, f"{dev}/{name}", options)
+
+
+def wait_for(child: int) -> int:
     """Reaps whatever ends, until this child does: its code. Who is told to end tells the child, which then cleans up as after Ctrl-C; a terminal
     tells all at once itself. The signals must be blocked."""
     while True:
@@ -144,7 +272,7 @@ def _wait_for(child: int) -> int:
             pass
 
 
-def _exit(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -158,11 +286,11 @@ def _make_cgroup(hierarchy: Hierarchy, name: str) -> None:
             _write(f"{path}/{file}", _read(f"{hierarchy.own}/{file}"))
 
 
-def _remove(made: list[str]) -> None:
-    """Removes the cgroups, in which nothing runs any more, and says which there still were below."""
+def _remove(made: list[str], tell: bool) -> None:
+    """Removes the cgroups, in which nothing runs any more, with those below."""
     for path in made:
         for directory, _, _ in os.walk(path, topdown=False):
-            if directory not in (path, f"{path}/tests"):
+            if tell and directory not in (path, f"{path}/tests"):
                 print(f"the run has left the cgroup {directory}", file=sys.stderr)
             for last in (False,) * 20 + (True,):
                 try:

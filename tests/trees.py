@@ -1,0 +1,116 @@
+"""Debian trees to run the tests in: made once from Debian's packages, kept under /var/cache/pyoci-tests."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CACHE = Path("/var/cache/pyoci-tests")
+ROOT = Path(__file__).parents[1]
+MIRROR = "http://deb.debian.org/debian"
+PACKAGES = (
+    *("systemd", "dbus", "conmon", "crun", "runc", "busybox-static", "procps", "gcc", "libc6-dev", "python3-dev", "python3-setuptools"),
+    *("python3-cffi", "python3-pytest", "python3-hypothesis", "python3-jeepney", "python3-systemd"),
+)
+"""The test environment comes from Debian as well: nothing is built or downloaded in a tree."""
+TRIES = 3
+
+
+def tree(suite: str) -> Path:
+    """The path of a minimal Debian ``suite`` with what the tests need; nothing must be written to it."""
+    name = hashlib.sha256(" ".join([suite, *PACKAGES]).encode()).hexdigest()[:12]
+    path = CACHE / f"{suite}-{name}"
+    with _alone(suite):
+        if path.exists():
+            return path
+        if shutil.which("mmdebstrap") is None:
+            _install("mmdebstrap")
+        print(f"hosts: making a Debian tree of {suite} in {path}", file=sys.stderr, flush=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{suite}-", dir=CACHE))
+        try:
+            command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=essential", f"--include={','.join(PACKAGES)}"]
+            command += ["--aptopt=Acquire::Retries 3", "--dpkgopt=force-unsafe-io", suite, str(part), mirror()]
+            _try_again(command)
+            part.chmod(0o755)
+            part.rename(path)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return path
+
+
+def extension(suite: str) -> Path:
+    """The compiled module, built from this checkout's sources in a tree's own Python and compiler."""
+    place = tree(suite)
+    digest = hashlib.sha256(place.name.encode())
+    for source in [*sorted((ROOT / "csrc").iterdir()), ROOT / "build_ext.py"]:
+        digest.update(source.read_bytes())
+    path = CACHE / "extensions" / f"{suite}-{digest.hexdigest()[:12]}.so"
+    with _alone(f"{suite}-extension"):
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=place / "tmp") as build:
+                shutil.copytree(ROOT / "csrc", f"{build}/csrc", ignore=shutil.ignore_patterns("*.o"))
+                shutil.copy(ROOT / "build_ext.py", build)
+                os.mkdir(f"{build}/pyoci")
+                _run(["chroot", str(place), "env", "-C", build.removeprefix(str(place)), "python3", "build_ext.py"])
+                shutil.move(f"{build}/pyoci/_native.abi3.so", path)
+    return path
+
+
+def mirror() -> str:
+    """Where this machine gets Debian's packages from."""
+    asked = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(COMPONENT) $(REPO_URI)", "Created-By: Packages"]
+    listed = subprocess.run(asked, capture_output=True, text=True, check=False).stdout if shutil.which("apt-get") else ""
+    for line in listed.splitlines():
+        origin, component, uri = line.split(" ", 2)
+        if (origin, component) == ("Debian", "main") and "security" not in uri:
+            return uri
+    return MIRROR
+
+
+def _install(*packages: str) -> None:
+    if shutil.which("apt-get") is None:
+        raise SystemExit(f"hosts: needs {' '.join(packages)} (Debian's packages)")
+    print(f"hosts: installing from Debian: {' '.join(packages)}", file=sys.stderr, flush=True)
+    subprocess.run(["apt-get", "update", "-qq"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    options = ["-qq", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=3"]
+    _try_again(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", *options, *packages])
+
+
+def _try_again(command: list[str]) -> None:
+    """Mirrors have their moments."""
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            return _run(command)
+        except SystemExit as error:
+            if left == 0:
+                raise
+            print(f"{error}\nhosts: once more", file=sys.stderr, flush=True)
+            if "mmdebstrap" in command[0]:  # it wants an empty directory
+                target = Path(command[-2])
+                shutil.rmtree(target)
+                target.mkdir()
+    return None
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"hosts: failed: {' '.join(command)}\n{done.stdout[-4000:]}")
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Of several runs one makes it and the others wait."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / f"{name}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
