@@ -9,13 +9,17 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import pyoci
 from benchmarks.place import bare_root, podman_command
 from pyoci import rootfs, spec
 from pyoci.lifecycle import place_in_cgroup
 from pyoci.options import Options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyoci.options import CreateOptions
 
 PHASES = ("create", "start", "wait", "delete")
 FLOOR = Path(__file__).parent / "floor"
@@ -40,13 +44,14 @@ class Pyoci:
 
     name = "pyoci"
 
-    def __init__(self, runtime: pyoci.OCIRuntime) -> None:
+    def __init__(self, runtime: pyoci.OCIRuntime, **options: Unpack[CreateOptions]) -> None:
         self.runtime = runtime
         self.spec = true_spec()
+        self.options = options
 
     def live(self) -> Mapping[str, float]:
         at = [time.perf_counter()]
-        container = self.runtime.create(self.spec)
+        container = self.runtime.create(self.spec, **self.options)
         at.append(time.perf_counter())
         container.start()
         at.append(time.perf_counter())

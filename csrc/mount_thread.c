@@ -45,6 +45,8 @@ static int stop_propagation(const char *path) {
     char at[PO_PATH_MAX];
     if ((size_t)snprintf(at, sizeof at, "%s", path) >= sizeof at)
         return ENAMETOOLONG;
+    if (*at != '/')
+        return EINVAL;
     for (;;) {
         if (mount(NULL, *at ? at : "/", NULL, MS_SLAVE, NULL) == 0)
             return 0;

@@ -237,7 +237,7 @@ def create(host: Host, id: str, config: dict[str, Any], options: Options, deadli
     Raises ContainerExists, SpawnError, ConmonError, ProtocolError, CreateError, StateDirError, Timeout. Whatever is raised, nothing is left."""
     deadline = sooner(deadline, deadline_in(host.create_timeout))
     config = place_in_cgroup(config, id)
-    namespace = mounts.plan(config, options.mount_namespace)
+    namespace = mounts.plan(config, options.mount_namespace, privileged=os.geteuid() == 0)
     if namespace is not None:
         config = mounts.rewritten(config, namespace)
     if options.listen_names:

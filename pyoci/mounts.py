@@ -64,11 +64,12 @@ def _above(path: str) -> Iterator[str]:
         yield path
 
 
-def plan(config: Mapping[str, Any], wanted: bool | None, status: Callable[[str], os.stat_result] = os.stat) -> Mounts | None:
-    """The namespace for a resolved spec, or None for a start without one. ``wanted`` True: in any case; False: never; None: where a directory
-    above the root file system keeps out the mapped root of a new user namespace."""
+def plan(config: Mapping[str, Any], wanted: bool | None, *, privileged: bool, status: Callable[[str], os.stat_result] = os.stat) -> Mounts | None:
+    """The namespace for a resolved spec, or None for a start without one. ``wanted`` True: in any case; False: never; None: where we are
+    ``privileged``, root, and a directory above the root file system keeps out the mapped root of a user namespace. (An ordinary user can make
+    no such namespace, and his container's root is himself or somebody with his groups and access lists.)"""
     linux = config.get("linux") or {}
-    if wanted is False or (wanted is None and not any(n.get("type") == "user" for n in linux.get("namespaces") or ())):
+    if wanted is False or (wanted is None and not (privileged and any(n.get("type") == "user" for n in linux.get("namespaces") or ()))):
         return None
     uid, gid = host_id(0, linux.get("uidMappings") or ()), host_id(0, linux.get("gidMappings") or ())
     root = config["root"]["path"]

@@ -127,7 +127,7 @@ def test_it_can_be_asked_for_without_a_user_namespace(runtime: pyoci.OCIRuntime,
 def test_a_failing_step_is_told_and_leaves_nothing(
     runtime: pyoci.OCIRuntime, build: Build, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], stage: str, path: str
 ) -> None:
-    def plan(config: Any, wanted: Any) -> mounts.Mounts:
+    def plan(config: Any, wanted: Any, **_: Any) -> mounts.Mounts:
         found = mounts.Mounts(config["root"]["path"], UID, GID)
         for name, value in change.items():
             setattr(found, name, value)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyoci import mounts
-from pyoci.mounts import host_id, may_enter, plan, rewritten
+from pyoci.mounts import Mounts, host_id, may_enter, rewritten
 
 ONE_RANGE = [{"containerID": 0, "hostID": 100_000, "size": 65536}]
 
@@ -23,6 +23,10 @@ def linux(uids: list[dict[str, int]] = ONE_RANGE, gids: list[dict[str, int]] = O
 
 def spec(root: str = "/srv/closed/rootfs", **parts: Any) -> dict[str, Any]:
     return {"ociVersion": "1.0.2", "root": {"path": root, "readonly": True}, "linux": linux(), **parts}
+
+
+def plan(config: dict[str, Any], wanted: bool | None, status: Any = os.stat, privileged: bool = True) -> Mounts | None:
+    return mounts.plan(config, wanted, privileged=privileged, status=status)
 
 
 def directory(mode: int, uid: int = 0, gid: int = 0) -> os.stat_result:
@@ -81,6 +85,7 @@ def test_the_namespace_is_made_where_a_directory_above_keeps_the_mapped_root_out
     assert (found.source, found.uid, found.gid) == ("/srv/closed/rootfs", 100_000, 100_000)
     assert (found.place, found.target) == (mounts.PLACE, mounts.ROOTFS)
     assert plan(spec(), None, tree(root=(0o700, 0, 0))) is not None
+    assert plan(spec(), None, tree(closed=(0o700, 0, 0)), privileged=False) is None
 
 
 def test_the_root_file_system_itself_is_not_asked() -> None:
