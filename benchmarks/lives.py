@@ -13,8 +13,8 @@ from typing import Any, Protocol, Unpack
 
 import pyoci
 from benchmarks.place import bare_root, podman_command
-from pyoci import rootfs, spec
-from pyoci.lifecycle import place_in_cgroup
+from pyoci import rootfs, spec, templates
+from pyoci.lifecycle import cgroups_path
 from pyoci.options import Options
 
 TYPE_CHECKING = False
@@ -91,19 +91,23 @@ class Floor:
     _count = 0
 
     def __init__(self, runtime: pyoci.OCIRuntime) -> None:
-        host = runtime._host
+        host = pyoci.OCIRuntime(runtime.runtime_path, state_dir=runtime.state_dir, shortcuts=False)._host
         Floor._count += 1
         self._prefix = f"floor-{os.getpid()}-{Floor._count}"
         self._lives = 0
         mark = "FLOORID"
         template = Path(host.store.directory) / f"{self._prefix}.json"
-        template.write_bytes(spec.encode(place_in_cgroup(true_spec(), mark)).replace(mark.encode(), b"@ID@"))
+        prepared = templates.prepare(true_spec())
+        template.write_bytes(prepared.config_json(cgroups_path(mark, prepared)).replace(mark.encode(), b"@ID@"))
 
         def filled(path: str, argv: list[str]) -> list[str]:
             return [path, *(word.replace(mark, "@ID@") for word in argv[1:])]
 
         argv = [f"{host.store.containers}/@ID@", f"{host.store.exits}/@ID@", str(template)]
-        argv += ["--", *filled(host.conmon_path, host.conmon_argv(mark, Options()))]
+        argv += [
+            "--",
+            *filled(host.conmon_path, host.conmon_argv(mark, Options())),
+        ]
         for verb in ("start", "delete"):
             argv += ["--", *filled(host.runtime.path, host.runtime.argv(verb, mark))]
         # In a process group of its own: Ctrl-C reaches us alone, and at the end of its input the floor finishes the life it is at.

@@ -6,11 +6,11 @@ import errno
 import fcntl
 import json
 import os
-from signal import SIGKILL, SIGTERM
+from signal import SIGKILL
 from socket import SOCK_STREAM
 from time import time_ns
 
-from pyoci import _ffi, activation, cgroups, conmon, mounts, runtimes, selinux, spec
+from pyoci import _ffi, activation, cgroups, conmon, mounts, runtimes, selinux, shortcuts
 from pyoci.errors import (
     ConmonError,
     ConmonTooOld,
@@ -43,13 +43,15 @@ from pyoci.waiting import NEVER, Wait, deadline_in, passed, sooner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from pyoci.mounts import Mounts
     from pyoci.options import CreateOptions
     from pyoci.process import Output
     from pyoci.runtimes import State
+    from pyoci.shortcuts import Shortcut
+    from pyoci.templates import Template
     from pyoci.waiting import Operation
 
 CREATE_TIMEOUT = 240.0
@@ -80,7 +82,9 @@ class Host:
         "env",
         "env_block",
         "kill_timeout",
+        "record",
         "runtime",
+        "shortcuts",
         "store",
     )
 
@@ -94,6 +98,7 @@ class Host:
         create_timeout: float = CREATE_TIMEOUT,
         kill_timeout: float = KILL_TIMEOUT,
         defaults: CreateOptions | None = None,
+        wanted_shortcuts: bool | Iterable[Shortcut] = True,
     ) -> None:
         self.conmon_path = conmon_path
         self.runtime = runtime
@@ -104,6 +109,16 @@ class Host:
         self.create_timeout = create_timeout
         self.kill_timeout = kill_timeout
         self.defaults = defaults or {}
+        self.shortcuts = shortcuts.chosen(wanted_shortcuts, runtime.path, plain=not runtime.extra_args)
+        self.record = {
+            "version": RECORD_VERSION,
+            "runtime": runtime.path,
+            "runtime_root": runtime.root,
+            "runtime_args": runtime.extra_args,
+            "conmon": conmon_path,
+            "env": self.env,
+            "kill_timeout": kill_timeout,
+        }
         self._cgroups: cgroups.Cgroups | None = None
 
     @property
@@ -112,6 +127,11 @@ class Host:
         if self._cgroups is None:
             self._cgroups = cgroups.read()
         return self._cgroups
+
+    @property
+    def executable(self) -> str:
+        """The path by which the runtime is called: quicker than its own, where possible, but only good while this process lives."""
+        return shortcuts.executable(self.runtime.path) if "memfd" in self.shortcuts else self.runtime.path
 
     def options(self, **given: Any) -> Options:
         """How a container is created: as given, else as it holds for all."""
@@ -129,7 +149,7 @@ class Host:
             id=id,
             directory=self.store.path(id),
             exit_dir=self.store.exits,
-            runtime=self.runtime.path,
+            runtime=self.executable,
             runtime_args=self.runtime.global_args,
             log_driver=options.log_driver,
             log_path=options.log_path,
@@ -155,6 +175,7 @@ class Life:
         "cgroups_path",
         "conmon",
         "directory",
+        "hooks",
         "host",
         "id",
         "init",
@@ -174,6 +195,7 @@ class Life:
         self.cgroups_path: str | None = record["cgroups_path"]
         self.own_pid_namespace: bool = record["own_pid_namespace"]
         self.stop_signal: int = record["stop_signal"]
+        self.hooks: Sequence[str] = record["hooks"]
         self.log_driver: str = record["log_driver"]
         self.log_path: str = record["log_path"]
         self.notify_socket: str | None = record["notify_socket"]
@@ -191,7 +213,8 @@ class Life:
         # At the start the runtimes wait for READY=1, on the socket that they made at the create, and pass it on.
         told = self.notify_socket if verb == "start" else None
         env = host.env_block if told is None else _ffi.environment_block({**host.env, **_notify(told)})
-        return invoke(f"{verb} {self.id!r}", host.runtime.path, argv, env, timeout or CALL_TIMEOUT, stdout=verb == "state")
+        step, timeout = f"{verb} {self.id!r}", timeout or CALL_TIMEOUT
+        return invoke(step, host.runtime.path, argv, env, timeout, stdout=verb == "state", executable=host.executable)
 
     def has_ended(self) -> bool:
         return self.status is not None or self.init is None or self.init.has_ended()
@@ -200,54 +223,39 @@ class Life:
 # --- create -----------------------------------------------------------------------------------------------------------------------
 
 
-def record_of(config: Mapping[str, Any], host: Host, options: Options, directory: str) -> dict[str, Any]:
+def cgroups_path(id: str, template: Template) -> str | None:
+    """``linux.cgroupsPath`` of a container: ``/pyoci-ID`` where the caller left it open, a place we know and can clean."""
+    return template.cgroups_path or (f"/pyoci-{id}" if os.geteuid() == 0 else None)
+
+
+def record_of(host: Host, id: str, template: Template, options: Options) -> dict[str, Any]:
     """What later operations, in this process or another, must know and cannot ask anybody."""
-    linux = config.get("linux") or {}
-    annotations = config.get("annotations") or {}
-    pid_namespace = next((n for n in linux.get("namespaces") or () if n.get("type") == "pid"), None)
     return {
-        "version": RECORD_VERSION,
-        "runtime": host.runtime.path,
-        "runtime_root": host.runtime.root,
-        "runtime_args": host.runtime.extra_args,
-        "conmon": host.conmon_path,
-        "env": host.env,
-        "kill_timeout": host.kill_timeout,
+        **host.record,
+        **template.record,
         "log_driver": options.log_driver,
-        "log_path": options.log_path or f"{directory}/log",
+        "log_path": options.log_path or f"{host.store.path(id)}/log",
         "notify_socket": options.notify_socket,
-        "cgroups_path": linux.get("cgroupsPath"),
-        # Only if it is new: killing init then ends everything in it (pid_namespaces(7)).
-        "own_pid_namespace": pid_namespace is not None and not pid_namespace.get("path"),
-        "stop_signal": spec.signal_number(annotations.get(spec.STOP_SIGNAL) or int(SIGTERM)),
+        "cgroups_path": cgroups_path(id, template),
     }
 
 
-def place_in_cgroup(config: dict[str, Any], id: str) -> dict[str, Any]:
-    """The spec with ``linux.cgroupsPath`` set to ``/pyoci-ID`` where the caller left it open: a place we know and can clean."""
-    linux = config.get("linux") or {}
-    if linux.get("cgroupsPath") or os.geteuid() != 0:
-        return config
-    return {**config, "linux": {**linux, "cgroupsPath": f"/pyoci-{id}"}}
-
-
-def create(host: Host, id: str, config: dict[str, Any], options: Options, deadline: int = NEVER) -> Operation[Life]:
-    """Creates a container from a checked and resolved spec: afterwards it is "created", held by a conmon of its own.
+def create(host: Host, id: str, template: Template, options: Options, deadline: int = NEVER) -> Operation[Life]:
+    """Creates a container: afterwards it is "created", held by a conmon of its own.
 
     Raises ContainerExists, SpawnError, ConmonError, ProtocolError, CreateError, StateDirError, Timeout. Whatever is raised, nothing is left."""
     deadline = sooner(deadline, deadline_in(host.create_timeout))
-    config = place_in_cgroup(config, id)
-    namespace = mounts.plan(config, options.mount_namespace, privileged=os.geteuid() == 0)
+    namespace = mounts.plan(template.config, options.mount_namespace, privileged=os.geteuid() == 0)
     if namespace is not None:
-        config = mounts.rewritten(config, namespace)
+        template = template.with_root(namespace.target)
     if options.listen_names:
-        config = activation.tell(config, options.listen_names)
-    record = record_of(config, host, options, host.store.path(id))
+        template = template.with_config(activation.tell(template.config, options.listen_names))
+    record = record_of(host, id, template, options)
     life = Life(host, id, host.store.claim(id), record)
     is_new_log = options.log_path is not None and not os.path.lexists(options.log_path)
     first = Process()
     try:
-        write_file(f"{life.directory}/config.json", spec.encode(config))
+        write_file(f"{life.directory}/config.json", template.config_json(life.cgroups_path))
         write_file(f"{life.directory}/record.json", json.dumps(record).encode())
         return (yield from _launch(life, first, options, namespace, deadline))
     except BaseException:
@@ -487,6 +495,13 @@ def _pid(life: Life) -> int:
 
 def start(life: Life) -> Operation[None]:
     """Starts what was created. Raises ContainerStateError when it is not in state "created"."""
+    if _can_start_alone(life) and life.init is not None:
+        runtime = life.host.runtime
+        try:
+            if (yield from shortcuts.start(f"{runtime.root}/{life.id}/exec.fifo", runtime.name, life.init.pidfd, CALL_TIMEOUT)):
+                return
+        except ContainerStateError as error:
+            raise ContainerStateError(f"cannot start {life.id!r}: {error}", error.state) from None
     try:
         yield from life.call("start", life.id)
     except RuntimeFailed as error:
@@ -494,6 +509,11 @@ def start(life: Life) -> Operation[None]:
         if status == "created":
             raise
         raise ContainerStateError(f"cannot start {life.id!r}: it is {status}{said(error.stderr)}", status) from None
+
+
+def _can_start_alone(life: Life) -> bool:
+    """All that the runtime's ``start`` would do is to open the gate: no hooks, and nobody to be told that it is ready."""
+    return "start" in life.host.shortcuts and "poststart" not in life.hooks and life.notify_socket is None
 
 
 def wait(life: Life, timeout: float | None) -> Operation[ExitStatus]:
@@ -601,12 +621,13 @@ def delete(life: Life, force: bool) -> Operation[None]:
         raise ContainerStateError(f"cannot delete {life.id!r}: it has not ended; stop it first, or use force", "running")
     # Of one that has ended this ends what outlived init, and learns the exit: that must not go with the files.
     yield from stop(life, 0, None)
-    try:
-        yield from life.call("delete", life.id)
-    except RuntimeFailed as error:
-        if not runtimes.says_missing(error.stderr):
-            # Both runtimes can stumble over half a state; with force they remove what there is.
-            yield from life.call("delete", "--force", life.id)
+    if not _can_remove_alone(life):
+        try:
+            yield from life.call("delete", life.id)
+        except RuntimeFailed as error:
+            if not runtimes.says_missing(error.stderr):
+                # Both runtimes can stumble over half a state; with force they remove what there is.
+                yield from life.call("delete", "--force", life.id)
     if life.conmon is not None and not (yield from ended(life.conmon, deadline_in(CONMON_GRACE))):
         # Stopped, or stuck on a log or a client: it has nothing left to do.
         yield from kill_tree([life.conmon])
@@ -615,6 +636,12 @@ def delete(life: Life, force: bool) -> Operation[None]:
             process.reap_adopted()
     _remove(life)
     lock.close()
+
+
+def _can_remove_alone(life: Life) -> bool:
+    """All that the runtime's ``delete`` would do is what ``_remove`` does anyway: its cgroups are known and stand where cgroupfs has them."""
+    path = life.cgroups_path
+    return "delete" in life.host.shortcuts and "poststop" not in life.hooks and path is not None and path.startswith("/")
 
 
 def _lock_for_delete(life: Life) -> Descriptor:

@@ -76,8 +76,3 @@ def plan(config: Mapping[str, Any], wanted: bool | None, *, privileged: bool, st
     if wanted is None and (uid is None or gid is None or all(may_enter(status(path), linux) for path in _above(root))):
         return None
     return Mounts(root, os.geteuid() if uid is None else uid, os.getegid() if gid is None else gid)
-
-
-def rewritten(config: Mapping[str, Any], mounts: Mounts) -> dict[str, Any]:
-    """The spec as it is true in the namespace; the caller's mapping is not changed."""
-    return {**config, "root": {**config["root"], "path": mounts.target}}

@@ -13,7 +13,8 @@ from time import perf_counter_ns
 from pyoci import ids, lifecycle, rootfs, runtimes, spec
 from pyoci.errors import CreateError, Error, InvalidOption, Timeout
 from pyoci.process import Descriptor
-from pyoci.runtime import RuntimeBase, prepare
+from pyoci.runtime import RuntimeBase
+from pyoci.templates import prepare
 from pyoci.waiting import Wait, deadline_in, drive, passed
 
 TYPE_CHECKING = False
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, TypedDict, Unpack
 
     from pyoci.lifecycle import Host, Life
+    from pyoci.templates import Template
     from pyoci.waiting import Operation
 
     class RunOptions(TypedDict, total=False):
@@ -377,10 +379,10 @@ def plan(
         read_only=rootfs is None if read_only is None else read_only,
         network=network,
     )
-    config = prepare(config)
+    template = prepare(config)
     # Last, because it opens descriptors; from here on the operation closes them.
     stdio = Stdio(fed, stdin, stdout, stderr, max_output)
-    return _operation(host, list(args), config, checked_id, stdio, timeout, check, manner)
+    return _operation(host, list(args), template, checked_id, stdio, timeout, check, manner)
 
 
 def _rootfs(given: str | os.PathLike[str] | None) -> str:
@@ -388,7 +390,7 @@ def _rootfs(given: str | os.PathLike[str] | None) -> str:
 
 
 def _operation(
-    host: Host, args: list[str], config: dict[str, Any], id: str, stdio: Stdio, timeout: float | None, check: bool, manner: Text
+    host: Host, args: list[str], template: Template, id: str, stdio: Stdio, timeout: float | None, check: bool, manner: Text
 ) -> Operation[CompletedProcess]:
     """The whole life of one short container. Nothing is left of it at the end, whatever the end is."""
     began = at = perf_counter_ns()
@@ -412,7 +414,7 @@ def _operation(
     try:
         options = host.options(log_driver="passthrough", log_path=None, stdio=stdio.fds)
         try:
-            life = yield from lifecycle.create(host, id, config, options, deadline)
+            life = yield from lifecycle.create(host, id, template, options, deadline)
         except Timeout:
             if passed(deadline) and timeout is not None:
                 raise RunTimeout(args, timeout, *partial()) from None
@@ -421,7 +423,7 @@ def _operation(
             # What the runtime said went where the program's stderr goes.
             said = stdio.words()
             code = runtimes.says_program(said, args[0])
-            if code == 126 and args[0].startswith("/") and not os.path.lexists(config["root"]["path"] + args[0]):
+            if code == 126 and args[0].startswith("/") and not os.path.lexists(template.config["root"]["path"] + args[0]):
                 code = 127
             lap("create")
             if code is None:

@@ -215,14 +215,24 @@ def read_capture(fd: int, limit: int = STDERR_KEPT) -> bytes:
     return os.pread(fd, size, 0) if size else b""
 
 
-def invoke(step: str, path: str, argv: Sequence[str], env: tuple[bytes, int], timeout: float, *, stdout: bool = False) -> Operation[Output]:
+def invoke(
+    step: str,
+    path: str,
+    argv: Sequence[str],
+    env: tuple[bytes, int],
+    timeout: float,
+    *,
+    stdout: bool = False,
+    executable: str | None = None,
+) -> Operation[Output]:
     """Runs a tool to its end: stdin is /dev/null, and what it says is captured (bounded), never ours; without ``stdout`` it is all stderr.
+    ``executable``: what is executed in place of ``path``, the name by which it is spoken of.
     After ``timeout`` seconds, or when we are interrupted, it dies with all its descendants. Raises SpawnError, Timeout and, unless the exit
     code is 0, RuntimeFailed."""
     with Descriptor(_ffi.capture(STDERR_LIMIT)) as err, Descriptor(_ffi.capture(STDOUT_LIMIT) if stdout else -1) as out:
         tool = Process()
         try:
-            tool.spawn(path, argv, env, fds=(-1, out.fd if stdout else err.fd, err.fd), process_group=True)
+            tool.spawn(executable or path, argv, env, fds=(-1, out.fd if stdout else err.fd, err.fd), process_group=True)
             if not (yield from ended(tool, deadline_in(timeout))):
                 raise Timeout(f"{step}: {path} did not end within {timeout:g} s and was killed", timeout)
             code = returncode_of(tool.reap() or (-1, 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pyoci import conmon, ids, lifecycle, runtimes, spec
+from pyoci import conmon, ids, lifecycle, runtimes, templates
 from pyoci.container import Container
 from pyoci.errors import ContainerNotFound, ExecutableError, InvalidID, InvalidOption
 from pyoci.options import Options, seconds
@@ -13,10 +13,11 @@ from pyoci.waiting import drive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any, TypeAlias, Unpack
 
     from pyoci.options import CreateOptions
+    from pyoci.shortcuts import Shortcut
     from pyoci.waiting import Operation
 
     Executable: TypeAlias = str | os.PathLike[str]
@@ -35,6 +36,7 @@ class RuntimeBase:
         runtime_args: Sequence[str] = (),
         create_timeout: float = lifecycle.CREATE_TIMEOUT,
         kill_timeout: float = lifecycle.KILL_TIMEOUT,
+        shortcuts: bool | Iterable[Shortcut] = True,
         **defaults: Unpack[CreateOptions],
     ) -> None:
         """``runtime``: a name (``crun``) or a path; or several, of which the first that works on this host is taken; None: crun, runc.
@@ -42,7 +44,9 @@ class RuntimeBase:
         runtime and its hooks get of our environment (``conmon.PASSED_ENVIRONMENT``), the same for every call; it stands in the containers'
         records. ``state_dir``: where containers are kept; /run/pyoci for root, else $XDG_RUNTIME_DIR/pyoci. ``runtime_args``: global options
         of every call of the runtime. ``create_timeout``: seconds for a create. ``kill_timeout``: seconds in which what was sent KILL must be
-        dead. ``defaults``: options of ``create`` that hold for every container unless it is given others; see ``options.Options``.
+        dead. ``shortcuts``: what is done without the runtime's commands where that is safe (see ``pyoci.shortcuts``): True, False, or some of
+        "start", "delete", "memfd". ``defaults``: options of ``create`` that hold for every container unless it is given others; see
+        ``options.Options``.
 
         Raises ExecutableError, NoRuntime, InvalidOption, StateDirError; nothing is started by then."""
         Options(**defaults)
@@ -61,7 +65,16 @@ class RuntimeBase:
         store = store_at(state_dir)
         store.prepare()
         found = runtimes.Runtime(path, f"{store.directory}/{os.path.basename(path)}", args)
-        self._host = lifecycle.Host(conmon_found, found, store, passed, create_timeout=create_timeout, kill_timeout=kill_timeout, defaults=defaults)
+        self._host = lifecycle.Host(
+            conmon_found,
+            found,
+            store,
+            passed,
+            create_timeout=create_timeout,
+            kill_timeout=kill_timeout,
+            defaults=defaults,
+            wanted_shortcuts=shortcuts,
+        )
 
     @property
     def runtime_path(self) -> str:
@@ -91,7 +104,7 @@ class RuntimeBase:
         checked_id = ids.new() if id is None else ids.check(id)
         all_options = self._host.options(**options)
         all_options.check_id(checked_id)
-        return lifecycle.create(self._host, checked_id, prepare(bundle), all_options)
+        return lifecycle.create(self._host, checked_id, templates.prepare(bundle), all_options)
 
 
 def _names(option: str, given: Executable | Sequence[Executable]) -> list[str]:
@@ -128,19 +141,6 @@ def loaded(store: Store) -> list[lifecycle.Life]:
         except (ContainerNotFound, InvalidID):
             pass  # deleted meanwhile, about to be created, or nothing of ours
     return found
-
-
-def prepare(bundle: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
-    """The checked and resolved spec of a bundle directory, or of a spec given as a mapping; neither is changed. Raises InvalidSpec."""
-    directory: str | None
-    if isinstance(bundle, str | os.PathLike):
-        directory = os.path.abspath(os.fspath(bundle))
-        config, where = spec.load(directory), f"{directory}/config.json"
-    else:
-        directory, config, where = None, dict(bundle), "spec"
-    resolved = spec.resolve(config, directory)
-    spec.check(resolved, where)
-    return resolved
 
 
 class OCIRuntime(RuntimeBase):

@@ -234,6 +234,7 @@ def test_row_6_a_call_that_hangs_is_killed_and_the_container_is_not_lost(
     container = runtime.create(build("true"))
     hung = script(tmp_path / "hung", "sleep 100 & sleep 100")
     monkeypatch.setattr(lifecycle, "CALL_TIMEOUT", 0.3)
+    container._life.host.shortcuts = frozenset()
     real = container._life.host.runtime.path
     container._life.host.runtime.path = hung
     try:
@@ -433,6 +434,7 @@ def test_row_23_descriptors_of_other_threads_reach_neither_conmon_nor_init(runti
                 while not os.readlink(f"/proc/{container.pid}/exe").endswith("busybox"):
                     time.sleep(0.001)  # it is still the runtime's, a moment before exec
                 assert sorted(os.listdir(f"/proc/{container.pid}/fd")) == ["0", "1", "2"]
+                container.kill()
     finally:
         over.set()
         for thread in threads:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import pyoci
-from tests.containers import FOREVER, Build
+from tests.containers import FOREVER, Build, ready
 
 
 def test_a_whole_life(runtime: pyoci.OCIRuntime, build: Build) -> None:
@@ -58,8 +58,8 @@ def test_kill_sends_the_signal_and_the_status_names_it(runtime: pyoci.OCIRuntime
     body = "sleep 100 & wait" if number == 9 else f"trap 'exit {128 + number}' {number}; echo ready; while :; do sleep 0.1; done"
     with runtime.create(build("sh", "-c", body)) as container:
         container.start()
-        while number != 9 and "ready" not in Path(container.log_path).read_text():
-            time.sleep(0.01)
+        if number != 9:
+            ready(container)
         container.kill(name)
         status = container.wait(20)
         assert status.code == 128 + number
@@ -90,8 +90,7 @@ def test_stop_sends_the_stop_signal_first(runtime: pyoci.OCIRuntime, build: Buil
     body = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done"
     with runtime.create(build("sh", "-c", body)) as container:
         container.start()
-        while "ready" not in Path(container.log_path).read_text():
-            time.sleep(0.01)
+        ready(container)
         assert container.stop(timeout=20).code == 3
         assert container.stop().code == 3
 
@@ -103,14 +102,14 @@ def test_stop_takes_the_images_stop_signal_or_the_one_that_is_given(runtime: pyo
     for given, code in ((None, 4), ("USR2", 5)):
         with runtime.create(config) as container:
             container.start()
-            while "ready" not in Path(container.log_path).read_text():
-                time.sleep(0.01)
+            ready(container)
             assert container.stop(timeout=20, signal=given).code == code
 
 
 def test_stop_kills_everything_at_the_timeout(runtime: pyoci.OCIRuntime, build: Build) -> None:
-    with runtime.create(build("sh", "-c", "trap '' TERM; sleep 100 & while :; do sleep 1; done")) as container:
+    with runtime.create(build("sh", "-c", "trap '' TERM; sleep 100 & echo ready; while :; do sleep 1; done")) as container:
         container.start()
+        ready(container)
         status = container.stop(timeout=0.2)
         assert (status.code, status.signal) == (137, 9)
 
@@ -161,8 +160,7 @@ def test_a_paused_container_is_thawed_by_stop(runtime: pyoci.OCIRuntime, build: 
     body = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done"
     with runtime.create(build("sh", "-c", body)) as container:
         container.start()
-        while "ready" not in Path(container.log_path).read_text():
-            time.sleep(0.01)
+        ready(container)
         container.pause()
         assert container.stop(timeout=20).code == 3
 
@@ -203,8 +201,9 @@ def test_a_created_container_can_be_stopped_and_deleted(runtime: pyoci.OCIRuntim
 
 
 def test_the_block_stops_and_deletes(runtime: pyoci.OCIRuntime, build: Build) -> None:
-    with runtime.create(build("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.05; done"), "a") as container:
+    with runtime.create(build("sh", "-c", "trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done"), "a") as container:
         container.start()
+        ready(container)
     assert runtime.list() == []
 
 
@@ -255,8 +254,7 @@ def test_a_mapping_is_not_changed(runtime: pyoci.OCIRuntime, build: Build) -> No
 def test_another_process_loads_waits_stops_and_deletes(runtime: pyoci.OCIRuntime, build: Build) -> None:
     container = runtime.create(build("sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done"), "shared")
     container.start()
-    while "ready" not in Path(container.log_path).read_text():
-        time.sleep(0.01)
+    ready(container)
     program = """
 import sys, pyoci
 container = pyoci.Container.load("shared", state_dir=sys.argv[1])

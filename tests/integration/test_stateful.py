@@ -3,8 +3,6 @@
 import json
 import subprocess
 import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 import pyoci
 from pyoci import spec
+from tests.containers import ready
 
 BODY = "trap 'exit 42' TERM; echo ready; while :; do sleep 0.02; done"
 
@@ -98,8 +97,7 @@ class Lifecycle(RuleBasedStateMachine):
         if self.expect(self.act(elsewhere, "start"), self.expected == "created"):
             self.expected = "running"
             assert self.container is not None
-            while "ready" not in Path(self.container.log_path).read_text():
-                time.sleep(0.005)
+            ready(self.container)
 
     @rule(elsewhere=st.booleans())
     def pause(self, elsewhere: bool) -> None:

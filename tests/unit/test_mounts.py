@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyoci import mounts
-from pyoci.mounts import Mounts, host_id, may_enter, rewritten
+from pyoci.mounts import Mounts, host_id, may_enter
 
 ONE_RANGE = [{"containerID": 0, "hostID": 100_000, "size": 65536}]
 
@@ -120,15 +120,6 @@ def test_it_is_made_or_not_made_as_asked() -> None:
     without = plan(spec(linux={}), True, never)
     assert without is not None
     assert (without.uid, without.gid) == (os.geteuid(), os.getegid())
-
-
-def test_the_rewritten_spec_is_another_one() -> None:
-    config = spec()
-    found = plan(config, True)
-    assert found is not None
-    changed = rewritten(config, found)
-    assert changed == {**config, "root": {"path": mounts.ROOTFS, "readonly": True}}
-    assert config == spec()
 
 
 @given(st.integers(0, 0o777), st.sampled_from([0, 100_000, 100_001, 7]), st.sampled_from([0, 100_000, 100_001, 7]))

@@ -1,0 +1,139 @@
+"""Doing without the runtime's binary, or with a quicker one, where the outcome is the same: what runc and crun do in ``start`` and ``delete``
+of an ordinary container is little, and starting a process for it costs more than all the rest. Each can be switched off
+(``OCIRuntime(shortcuts=…)``), and the plain command always stands behind it.
+
+``start``   through the FIFO at which a created container's init waits (runc libcontainer/init_linux.go, crun src/libcrun/status.c): writing a
+            byte to crun's, reading runc's. Not for containers with poststart hooks, which the ``start`` command runs.
+``delete``  removing the cgroups and the runtime's state ourselves. Not for containers with poststop hooks.
+``memfd``   crun from a sealed memory file: it copies itself into one on every call otherwise (CVE-2019-5736). Root only, not under SELinux,
+            where the file's label decides the domain.
+"""
+
+from __future__ import annotations
+
+import os
+from fcntl import LOCK_EX, LOCK_NB, fcntl, flock
+
+from pyoci.errors import ContainerStateError, InvalidOption
+from pyoci.process import Descriptor
+from pyoci.waiting import Wait, deadline_in, passed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Literal, TypeAlias
+
+    from pyoci.waiting import Operation
+
+    Shortcut: TypeAlias = Literal["start", "delete", "memfd"]
+
+ALL: frozenset[str] = frozenset(("start", "delete", "memfd"))
+KNOWN = ("crun", "runc")
+"""The runtimes whose ways are known; any other gets the plain commands."""
+SELINUX = "/sys/fs/selinux/enforce"
+MFD_EXEC = 0x10  # Linux 6.3
+F_ADD_SEALS = 1033
+SEALS = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE
+
+
+def chosen(wanted: bool | Iterable[Shortcut], runtime: str, *, plain: bool) -> frozenset[str]:
+    """The shortcuts that are wanted and possible with this runtime. ``plain``: it is called without options of the caller's, which could
+    mean anything. Raises InvalidOption for a name that is none."""
+    names = ALL if wanted is True else frozenset() if wanted is False else frozenset((wanted,) if isinstance(wanted, str) else wanted)
+    if not names <= ALL:
+        raise InvalidOption(f"shortcuts must be True, False or some of {', '.join(sorted(ALL))}, not {wanted!r}")
+    if os.path.basename(runtime) not in KNOWN or not plain:
+        return frozenset()
+    if os.path.basename(runtime) != "crun" or os.geteuid() != 0 or os.path.exists(SELINUX):
+        return names - {"memfd"}
+    return names
+
+
+def start(fifo: str, runtime: str, init: int, timeout: float) -> Operation[bool]:
+    """Lets a created container go; ``init`` is the pidfd of its init. False when nothing waits there: the plain command then tells why. Raises
+    ContainerStateError when somebody else starts it at the same time."""
+    try:
+        # Without waiting for the other end: whoever waits there is let go by the opening of ours.
+        gate = Descriptor(os.open(fifo, os.O_CLOEXEC | os.O_NONBLOCK | (os.O_WRONLY if runtime == "crun" else os.O_RDONLY)))
+    except OSError:  # ENOENT: it is started already; ENXIO: its init is dead
+        return False
+    with gate:
+        try:
+            flock(gate.fd, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            raise ContainerStateError("somebody else starts it at the same time", "running") from None
+        if not os.path.lexists(fifo):  # while we opened it, he who held the lock has been through
+            return False
+        if runtime == "crun":
+            try:
+                os.write(gate.fd, b"\0")
+            except BrokenPipeError:
+                return False
+        else:
+            deadline, ready = deadline_in(timeout), set[int]()
+            while gate.fd not in ready:
+                ready = yield Wait((gate.fd, init), (), deadline)
+                if gate.fd not in ready and (init in ready or passed(deadline)):
+                    return False
+            if not os.read(gate.fd, 1):
+                return False
+        os.unlink(fifo)
+    return True
+    yield
+
+
+class SealedCopy:
+    """A program in a sealed, executable memory file, as it was when ``mark`` was taken of its file."""
+
+    __slots__ = ("_file", "mark")
+
+    def __init__(self, path: str, mark: tuple[int, ...]) -> None:
+        self.mark = mark
+        self._file = Descriptor(_memory_file())
+        source = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        with source:
+            while os.sendfile(self._file.fd, source.fd, None, 1 << 24):
+                pass
+        fcntl(self._file.fd, F_ADD_SEALS, SEALS)
+
+    @property
+    def path(self) -> str:
+        """Good for as long as this process lives: not to be written down. A forked child has the same descriptor."""
+        return f"/proc/{os.getpid()}/fd/{self._file.fd}"
+
+
+def _memory_file() -> int:
+    for flags in (os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | MFD_EXEC, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING):
+        try:
+            return os.memfd_create("pyoci-runtime", flags)
+        except OSError as error:
+            if error.errno != 22:  # EINVAL: a kernel that does not know the flag
+                raise
+    raise AssertionError
+
+
+_copies: dict[str, SealedCopy | tuple[int, ...]] = {}
+
+
+def executable(path: str) -> str:
+    """A path of a sealed copy of this program, made at the first need and again when the file has changed; the path itself where that is
+    not possible (a script, no such system call, not allowed)."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return path
+    mark = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    known = _copies.get(path)
+    if isinstance(known, SealedCopy) and known.mark == mark:
+        return known.path
+    if known == mark:
+        return path
+    made: SealedCopy | tuple[int, ...] = mark  # as a sign that it cannot be had
+    try:
+        with open(path, "rb") as file:
+            if file.read(4) == b"\x7fELF":
+                made = SealedCopy(path, mark)
+    except OSError:
+        pass
+    _copies[path] = made
+    return made.path if isinstance(made, SealedCopy) else path

@@ -1,0 +1,130 @@
+"""A spec prepared once for any number of containers: checked, resolved and encoded, with what later operations must know of it.
+
+Checking and encoding the same spec for each of a thousand containers costs more than all else that Python does for them. A template is found
+again by the spec's content (or by the identity of a bundle's config.json), and never changes.
+"""
+
+from __future__ import annotations
+
+import json
+import marshal
+import os
+from signal import SIGTERM
+from time import time_ns
+
+from pyoci import spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+KEPT = 64
+"""How many templates are remembered; the oldest goes first."""
+SETTLED_NS = 2_000_000_000
+"""A file that was changed less than this ago may be changed again within one tick of its time stamp: it is read each time."""
+
+_MARK = f"pyoci-{os.urandom(16).hex()}"
+
+
+class Template:
+    """``config``: the resolved spec, only to be read. ``cgroups_path``: the one that it names, if any. ``record``: what later operations must know
+    of it; it goes into the container's record."""
+
+    __slots__ = ("_encoded", "_given_root", "_moved", "_root", "_working_directory", "cgroups_path", "config", "record")
+
+    def __init__(self, config: dict[str, Any], given_root: str, working_directory: str | None) -> None:
+        linux = config.get("linux") or {}
+        annotations = config.get("annotations") or {}
+        pid_namespace = next((n for n in linux.get("namespaces") or () if n.get("type") == "pid"), None)
+        self.config = config
+        self.cgroups_path: str | None = linux.get("cgroupsPath") or None
+        # Only if it is new: killing init then ends everything in it (pid_namespaces(7)).
+        self.record: dict[str, Any] = {
+            "own_pid_namespace": pid_namespace is not None and not pid_namespace.get("path"),
+            "stop_signal": spec.signal_number(annotations.get(spec.STOP_SIGNAL) or int(SIGTERM)),
+            "hooks": [stage for stage, hooks in (config.get("hooks") or {}).items() if hooks],
+        }
+        marked = config if self.cgroups_path else {**config, "linux": {**linux, "cgroupsPath": _MARK}}
+        # In two halves where the container's cgroup is still to be told.
+        self._encoded = spec.encode(marked).split(_MARK.encode())
+        self._given_root = given_root
+        self._root = _identity(given_root)
+        self._working_directory = working_directory
+        self._moved: Template | None = None
+
+    def with_root(self, path: str) -> Template:
+        """The same with another ``root.path``, as it is true in another mount namespace."""
+        if self._moved is None or self._moved.config["root"]["path"] != path:
+            self._moved = self.with_config({**self.config, "root": {**self.config["root"], "path": path}})
+        return self._moved
+
+    def with_config(self, config: dict[str, Any]) -> Template:
+        """One of a spec that was made from this one's."""
+        return Template(config, config["root"]["path"], None)
+
+    def config_json(self, cgroups_path: str | None) -> bytes:
+        """What config.json holds for a container with this cgroup."""
+        if self.cgroups_path:
+            return self._encoded[0]
+        return (json.dumps(cgroups_path or "")[1:-1]).encode().join(self._encoded)
+
+    def is_current(self) -> bool:
+        """The paths in it still mean what they meant."""
+        if self._working_directory is not None and self._working_directory != os.getcwd():
+            return False
+        resolved: str = self.config["root"]["path"]
+        return (
+            self._root is not None
+            and self._root == _identity(resolved, follow_symlinks=False)
+            and (self._given_root == resolved or self._root == _identity(self._given_root))
+        )
+
+
+_known: dict[object, Template] = {}
+
+
+def prepare(bundle: str | os.PathLike[str] | Mapping[str, Any]) -> Template:
+    """The template of a bundle directory, or of a spec given as a mapping; neither is changed. Raises InvalidSpec."""
+    directory: str | None
+    key: object
+    if isinstance(bundle, str | os.PathLike):
+        directory = os.path.abspath(os.fspath(bundle))
+        where = f"{directory}/config.json"
+        key = _key_of_file(where)
+    else:
+        directory, where = None, "spec"
+        try:
+            key = marshal.dumps(bundle, 2)  # type: ignore[arg-type]  # the version without references: equal content, equal bytes
+        except ValueError:  # what JSON cannot hold either, or a mapping that is no dict
+            key = None
+    if key is not None and (known := _known.get(key)) is not None and known.is_current():
+        return known
+    config = spec.load(directory) if directory is not None else marshal.loads(key) if isinstance(key, bytes) else dict(bundle)  # type: ignore[arg-type]
+    resolved = spec.resolve(config, directory)
+    spec.check(resolved, where)
+    template = Template(resolved, os.path.join(directory or os.getcwd(), config["root"]["path"]), os.getcwd() if directory is None else None)
+    # A namespace's path was looked at, and may mean another one tomorrow.
+    if key is not None and not any(n.get("path") for n in (resolved.get("linux") or {}).get("namespaces") or ()):
+        _known[key] = template
+        while len(_known) > KEPT:
+            _known.pop(next(iter(_known)), None)
+    return template
+
+
+def _identity(path: str, *, follow_symlinks: bool = True) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path, follow_symlinks=follow_symlinks)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _key_of_file(path: str) -> object:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < SETTLED_NS:
+        return None
+    return path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
