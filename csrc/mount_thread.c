@@ -59,8 +59,11 @@ static int stop_propagation(const char *path) {
 static int prepare(const struct po_mounts *m, struct po_error *error) {
     if (unshare(CLONE_NEWNS) < 0)
         return fail(error, errno, PO_STAGE_UNSHARE, "");
+    /* Both outside, too: `runc exec` changes to the directory that is called the root file system, before it enters the container's mounts. */
     if (mkdir(m->place, 0700) < 0 && errno != EEXIST)
         return fail(error, errno, PO_STAGE_PLACE, m->place);
+    if (mkdir(m->target, 0700) < 0 && errno != EEXIST)
+        return fail(error, errno, PO_STAGE_TARGET, m->target);
     int err = stop_propagation(m->place);
     if (err)
         return fail(error, err, PO_STAGE_PROPAGATION, m->place);

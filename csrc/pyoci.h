@@ -64,9 +64,9 @@ struct po_spawn {
 };
 
 /*
- * The mount namespace a program is started in: where SOURCE, which a container's mapped root cannot reach, has a path that it can. On PLACE, a
- * directory that stays empty outside and is made if need be, lies a run directory of the namespace's own (tmpfs, 0700, owned by UID and
- * GID); in it is made TARGET, and SOURCE is bound there with all that is mounted below it. PLACE and TARGET are absolute, without a symbolic
+ * The mount namespace a program is started in: where SOURCE, which a container's mapped root cannot reach, has a path that it can. On PLACE lies a
+ * run directory of the namespace's own (tmpfs, 0700, owned by UID and GID); in it is made TARGET, and SOURCE is bound there with all that is
+ * mounted below it. Outside, PLACE and TARGET are directories as well, made if need be, and stay empty. Both are absolute, without a symbolic
  * link or a slash at the end.
  */
 struct po_mounts {

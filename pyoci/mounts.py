@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 PLACE = "/run/pyoci-userns"
-"""Every container's run directory is here, each in its namespace only: outside, this directory is empty and closed. No part of it may be a
-symbolic link."""
+"""Every container's run directory is here, each in its namespace only: outside, this directory is closed and holds an empty ``rootfs``. No part
+of it may be a symbolic link."""
 ROOTFS = f"{PLACE}/rootfs"
 
 

@@ -68,9 +68,12 @@ def test_conmon_has_a_namespace_with_a_run_directory_of_the_mapped_root(runtime:
         run = os.stat(f"/proc/{container.conmon_pid}/root{mounts.PLACE}")
         assert (run.st_mode & 0o7777, run.st_uid, run.st_gid) == (0o700, UID, GID)
         assert os.path.samestat(os.stat(f"/proc/{container.conmon_pid}/root{mounts.ROOTFS}"), (closed / "rootfs").stat())
-        assert os.listdir(mounts.PLACE) == []
+        assert (os.listdir(mounts.PLACE), os.listdir(mounts.ROOTFS)) == (["rootfs"], [])
         container.start()
         assert container.state() == "running"
+        argv = [runtime.runtime_path, "--root", f"{runtime.state_dir}/{runtime.name}", "exec", container.id, "cat", "/proc/self/uid_map"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.stdout.split(), done.stderr) == (["0", str(UID), "1000"], "")
         container.pause()
         container.resume()
         assert views() == before
