@@ -48,6 +48,9 @@ if TYPE_CHECKING:
         InvalidSpec as InvalidSpec,
     )
     from pyoci.errors import (
+        NoCgroup as NoCgroup,
+    )
+    from pyoci.errors import (
         NoRuntime as NoRuntime,
     )
     from pyoci.errors import (
@@ -89,6 +92,7 @@ _HOMES = {
         "InvalidID",
         "InvalidOption",
         "InvalidSpec",
+        "NoCgroup",
         "NoRuntime",
         "ProtocolError",
         "RuntimeFailed",

@@ -108,7 +108,7 @@ class Container(ContainerBase):
         return drive(lifecycle.stop(self._life, timeout, None if signal is None else spec.signal_number(signal)))
 
     def pause(self) -> None:
-        """Freezes it (cgroup freezer). Raises ContainerStateError unless it is running."""
+        """Freezes it (cgroup freezer). Raises ContainerStateError unless it is running, NoCgroup when it has no cgroup (docs/rootless.md)."""
         drive(lifecycle.pause(self._life))
 
     def resume(self) -> None:

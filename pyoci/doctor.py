@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from pyoci import cgroups, conmon, rootfs, runtimes
+from pyoci import cgroups, conmon, rootfs, rootless, runtimes
 from pyoci.errors import Error
 
 TYPE_CHECKING = False
@@ -62,9 +62,13 @@ def _system() -> Check:
 def _privileges() -> Check:
     if os.geteuid() == 0:
         return Check("privileges", OK, "root")
-    return Check(
-        "privileges", NOTE, f"user id {os.geteuid()}", "run as root (sudo), or give a spec with a user namespace as `runc spec --rootless` writes it"
-    )
+    found = f"user id {os.geteuid()}: containers get a user namespace"
+    hindrance = rootless.hindrance()
+    if hindrance is not None:
+        return Check("privileges", MISSING, f"{found}, which is forbidden: {hindrance}", "allow it with sysctl, or run as root (sudo)")
+    ids = sum(mapping["size"] for mapping in rootless.mappings()[0])
+    more = "for other users than root in it: ranges in /etc/subuid and /etc/subgid, and newuidmap (Debian: apt install uidmap)"
+    return Check("privileges", OK if ids > 1 else NOTE, f"{found} with {ids} user {'id' if ids == 1 else 'ids'}", more if ids == 1 else "")
 
 
 def _conmon() -> Iterator[Check]:

@@ -133,6 +133,10 @@ class ContainerNotFound(Error):
     """No container with this id is known here (any more)."""
 
 
+class NoCgroup(Error):
+    """The container has no cgroup of its own, and this needs one: a limit, or pausing it."""
+
+
 class ContainerStateError(Error):
     """The container is in a state in which this cannot be done. ``state`` is that state."""
 

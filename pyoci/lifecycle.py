@@ -10,7 +10,7 @@ from signal import SIGKILL
 from socket import SOCK_STREAM
 from time import time_ns
 
-from pyoci import _ffi, activation, cgroups, conmon, mounts, runtimes, selinux, shortcuts
+from pyoci import _ffi, activation, cgroups, conmon, mounts, rootless, runtimes, selinux, shortcuts
 from pyoci.errors import (
     ConmonError,
     ConmonTooOld,
@@ -18,6 +18,7 @@ from pyoci.errors import (
     ContainerStateError,
     CreateError,
     Error,
+    NoCgroup,
     ProtocolError,
     RuntimeFailed,
     Timeout,
@@ -243,8 +244,11 @@ def record_of(host: Host, id: str, template: Template, options: Options) -> dict
 def create(host: Host, id: str, template: Template, options: Options, deadline: int = NEVER) -> Operation[Life]:
     """Creates a container: afterwards it is "created", held by a conmon of its own.
 
-    Raises ContainerExists, SpawnError, ConmonError, ProtocolError, CreateError, StateDirError, Timeout. Whatever is raised, nothing is left."""
+    Raises ContainerExists, SpawnError, ConmonError, ProtocolError, CreateError, NoCgroup, StateDirError, Timeout. Whatever is raised, nothing is
+    left."""
     deadline = sooner(deadline, deadline_in(host.create_timeout))
+    if cgroups_path(id, template) is None:
+        rootless.check_limits(template.config, id)
     namespace = mounts.plan(template.config, options.mount_namespace, privileged=os.geteuid() == 0)
     if namespace is not None:
         template = template.with_root(namespace.target)
@@ -584,7 +588,7 @@ def _is_created(life: Life) -> bool:
 
 
 def pause(life: Life) -> Operation[None]:
-    """Freezes all processes of the container. Raises ContainerStateError unless it is running."""
+    """Freezes all processes of the container. Raises ContainerStateError unless it is running, NoCgroup when it has none."""
     yield from _switch(life, "pause", "running", "paused")
     # The freezer of cgroup v1 can still be FREEZING when the runtime returns (seen with crun 1.8.1), and it notifies nobody.
     deadline = deadline_in(life.host.kill_timeout)
@@ -602,6 +606,8 @@ def _switch(life: Life, verb: str, before: str, wanted: str) -> Operation[None]:
     status = yield from state(life)
     if status != before:
         raise ContainerStateError(f"cannot {verb} {life.id!r}: it is {status}", status)
+    if life.cgroups_path is None:
+        raise NoCgroup(f"cannot {verb} {life.id!r}: {rootless.NO_CGROUP}")
     try:
         yield from life.call(verb, life.id)
     except RuntimeFailed as error:

@@ -165,7 +165,7 @@ def unfit(path: str, env: Mapping[str, str]) -> str | None:
     layout = cgroups.read().layout
     if layout == "hybrid":
         return "crun refuses hybrid cgroups (v1 controllers with a cgroup2 mount beside them); runc works there"
-    if layout == "v2" and not has_capability(CAP_SYS_RESOURCE):
+    if layout == "v2" and os.geteuid() == 0 and not has_capability(CAP_SYS_RESOURCE):
         version = version_of(path, env)
         if version is not None and version < (1, 14, 1):
             return "crun before 1.14.1 needs CAP_SYS_RESOURCE on cgroup v2 (setrlimit RLIMIT_MEMLOCK); runc or a newer crun works there"

@@ -98,8 +98,8 @@ def build(
     system; /tmp is then a tmpfs. ``network``: "private" (a new namespace, empty but for a loopback that is down), "host", or the absolute
     path of a network namespace.
 
-    Raises InvalidOption. All namespaces but the user's are the container's own; the capabilities are podman's default set, without new
-    privileges."""
+    Raises InvalidOption. All namespaces but the user's are the container's own, and for an ordinary user that one, too (``rootless.adapt``); the
+    capabilities are podman's default set, without new privileges."""
     if isinstance(args, str | bytes) or not args or not all(isinstance(argument, str) for argument in args):
         raise InvalidOption(f"args must be a non-empty list of strings, not {args!r}")
     root = os.path.abspath(os.fspath(rootfs))
@@ -109,7 +109,7 @@ def build(
     if read_only:
         all_mounts.append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"]})
     all_mounts += [_bind(mount) if isinstance(mount, str) else dict(mount) for mount in mounts]
-    return {
+    config = {
         "ociVersion": VERSION,
         "root": {"path": root, "readonly": read_only},
         "hostname": "container" if hostname is None else hostname,
@@ -130,6 +130,11 @@ def build(
             "readonlyPaths": list(READ_ONLY),
         },
     }
+    if os.geteuid() != 0:
+        from pyoci.rootless import adapt
+
+        return adapt(config)
+    return config
 
 
 def _network(network: str) -> list[dict[str, str]]:

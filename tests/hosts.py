@@ -92,7 +92,7 @@ def _as_user(host: Host, command: Sequence[str]) -> int:
 
 def _become_user() -> dict[str, str]:
     """An account that only this machine knows, with subordinate ids; what it must read is shown where root's home hides it."""
-    _show(str(ROOT), sys.base_prefix)
+    show(str(ROOT), sys.base_prefix)
     for path in ("/run", "/tmp"):
         machine.mount("tmpfs", path, "mode=0755" if path == "/run" else "mode=1777")
     home, runtime = f"/run/home/{USER}", f"/run/user/{USER_ID}"
@@ -122,7 +122,7 @@ def _become_user() -> dict[str, str]:
     return kept | mine | {"HYPOTHESIS_STORAGE_DIRECTORY": f"{home}/hypothesis", "PYTEST_ADDOPTS": f"-o cache_dir={home}/pytest"}
 
 
-def _show(*paths: str) -> None:
+def show(*paths: str) -> None:
     """Makes these reachable for everybody, at their places: of a directory above them that others may not enter, only they are shown."""
     closed: dict[str, list[tuple[str, int]]] = {}
     for path in paths:
