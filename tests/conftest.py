@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,36 +36,60 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.geteuid() != 0:
-        for item in items:
-            if "state_dir" in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.skip(reason="needs root: containers are created"))
+    here = os.environ.get("PYOCI_TESTS_HOST", "")
+    for item in items:
+        wanted = item.get_closest_marker("host")
+        if wanted is not None and here not in wanted.args:
+            item.add_marker(pytest.mark.skip(reason=f"{hosts.NEEDS} {' or '.join(wanted.args)}"))
+        elif wanted is None and os.geteuid() != 0 and "state_dir" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.skip(reason="needs root: containers are created"))
+
+
+LACKING = pytest.StashKey[dict[str, list[str]]]()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """With PYOCI_TESTS_NO_SKIP a skip is a failure: on a host that CI has set up, nothing may be missing."""
+    """What this host cannot have is listed at the end. With PYOCI_TESTS_NO_SKIP any other skip is a failure: where CI has set up, nothing may be
+    missing."""
     report = yield
-    if os.environ.get("PYOCI_TESTS_NO_SKIP") and report.skipped and not hasattr(report, "wasxfail"):  # type: ignore[attr-defined]
-        report.outcome = "failed"  # type: ignore[attr-defined]
+    if report.skipped and not hasattr(report, "wasxfail"):  # type: ignore[attr-defined]
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ")  # type: ignore[attr-defined]
+        if hosts.is_lacking(reason):
+            item.config.stash.setdefault(LACKING, {}).setdefault(reason, []).append(item.nodeid.rpartition("::")[2])
+        elif os.environ.get("PYOCI_TESTS_NO_SKIP"):
+            report.outcome = "failed"  # type: ignore[attr-defined]
     return report
 
 
-def _working_runtimes() -> list[str]:
-    found = []
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    lacking = config.stash.get(LACKING, {})
+    looked = _runtimes() if _runtimes.cache_info().currsize else {}
+    unfit = {f"{name} does not work: {why}": ["every test with it"] for name, why in looked.items() if why is not None}
+    if lacking or unfit:
+        terminalreporter.section(f"what this host ({os.environ.get('PYOCI_TESTS_HOST', 'as it stands')}) cannot have")
+        for reason, names in (unfit | lacking).items():
+            terminalreporter.line(f"{reason}: {', '.join(names)}")
+
+
+@cache
+def _runtimes() -> dict[str, str | None]:
+    """Each runtime, and why it does not work here."""
+    found: dict[str, str | None] = {}
     for name in runtimes.CANDIDATES:
         try:
-            path = runtimes.find_executable(name)
-        except pyoci.ExecutableError:
-            continue
-        if runtimes.unfit(path, environment(os.environ)) is None:
-            found.append(name)
+            found[name] = runtimes.unfit(runtimes.find_executable(name), environment(os.environ))
+        except pyoci.ExecutableError as error:
+            found[name] = str(error.strerror)
     return found
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "runtime_name" in metafunc.fixturenames:
-        metafunc.parametrize("runtime_name", _working_runtimes(), scope="session")
+        for name, why in _runtimes().items():
+            if why is not None and os.environ.get("PYOCI_TESTS_NO_SKIP") and not hosts.is_lacking(name):
+                raise pytest.UsageError(f"{name} does not work here: {why}")
+        metafunc.parametrize("runtime_name", [name for name, why in _runtimes().items() if why is None], scope="session")
 
 
 @pytest.fixture(autouse=True)
