@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,18 +48,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 LACKING = pytest.StashKey[dict[str, list[str]]]()
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+@pytest.hookimpl(hookwrapper=True)  # the newer kind of wrapper is not in Debian 12's
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """What this host cannot have is listed at the end. With PYOCI_TESTS_NO_SKIP any other skip is a failure: where CI has set up, nothing may be
     missing."""
-    report = yield
-    if report.skipped and not hasattr(report, "wasxfail"):  # type: ignore[attr-defined]
-        reason = str(report.longrepr[2]).removeprefix("Skipped: ")  # type: ignore[attr-defined]
+    report = (yield).get_result()
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ")
         if hosts.is_lacking(reason):
             item.config.stash.setdefault(LACKING, {}).setdefault(reason, []).append(item.nodeid.rpartition("::")[2])
         elif os.environ.get("PYOCI_TESTS_NO_SKIP"):
-            report.outcome = "failed"  # type: ignore[attr-defined]
-    return report
+            report.outcome = "failed"
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -84,12 +83,16 @@ def _runtimes() -> dict[str, str | None]:
     return found
 
 
+def _working_runtimes() -> list[str]:
+    return [name for name, why in _runtimes().items() if why is None]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "runtime_name" in metafunc.fixturenames:
         for name, why in _runtimes().items():
             if why is not None and os.environ.get("PYOCI_TESTS_NO_SKIP") and not hosts.is_lacking(name):
                 raise pytest.UsageError(f"{name} does not work here: {why}")
-        metafunc.parametrize("runtime_name", [name for name, why in _runtimes().items() if why is None], scope="session")
+        metafunc.parametrize("runtime_name", _working_runtimes(), scope="session")
 
 
 @pytest.fixture(autouse=True)

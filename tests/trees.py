@@ -114,3 +114,8 @@ def _alone(name: str) -> Iterator[None]:
     with open(CACHE / f"{name}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+if __name__ == "__main__":
+    for suite in sys.argv[1:]:
+        extension(suite)

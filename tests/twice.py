@@ -29,15 +29,19 @@ def main(arguments: list[str]) -> int:
     code = pytest.main([*ours, *(["--last-failed"] if again else []), *arguments])
     after = _failed(cache)
     if code == pytest.ExitCode.TESTS_FAILED and after and not again:
-        print(f"\ntests.twice: a second try for {', '.join(after)}", flush=True)
+        _tell("failed, and get a second try", after)
         os.environ[AGAIN] = cache
         os.execv(sys.executable, [sys.executable, "-m", "tests.twice", *arguments])
     shutil.rmtree(cache)
     if again:
-        print(f"\ntests.twice: needed a second try: {', '.join(before)}")
-        if after:
-            print(f"tests.twice: failed twice: {', '.join(after)}")
+        _tell("passed at the second try", [name for name in before if name not in after])
+        _tell("failed twice", after)
     return int(code)
+
+
+def _tell(what: str, names: list[str]) -> None:
+    if names:
+        print(f"\n{len(names)} {what}:", *names, sep="\n  ", flush=True)
 
 
 def _failed(cache: str) -> list[str]:

@@ -15,6 +15,8 @@ import pytest
 import pyoci
 from tests.containers import FOREVER, Build, ready
 
+pytestmark = pytest.mark.everywhere
+
 
 def test_a_whole_life(runtime: pyoci.OCIRuntime, build: Build) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)

@@ -16,6 +16,8 @@ import pyoci
 from pyoci.oneshot import DEVNULL, STDOUT, OutputTooLong
 from tests.containers import status_fields
 
+pytestmark = pytest.mark.everywhere
+
 
 def test_output_input_and_code(runtime: pyoci.OCIRuntime) -> None:
     done = pyoci.run(["sh", "-c", "cat; echo err >&2; exit 3"], input=b"\x00\xffdata", runtime=runtime)
