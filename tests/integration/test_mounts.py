@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,14 @@ UID, GID = 100_000, 200_000
 
 
 @pytest.fixture
-def closed(rootfs: str, state_dir: str) -> Iterator[Path]:
+def closed(rootfs: str, tmp_path: Path) -> Path:
     """A directory that only root may enter, with a root file system that belongs to the mapped root."""
-    directory = Path(f"{state_dir}-closed")
+    directory = tmp_path / "closed"  # not below /run, which is often mounted noexec
     directory.mkdir(0o700)
     shutil.copytree(rootfs, directory / "rootfs", symlinks=True)
     for path in (directory / "rootfs", *(directory / "rootfs").rglob("*")):
         os.chown(path, UID, GID, follow_symlinks=False)
-    yield directory
-    shutil.rmtree(directory)
+    return directory
 
 
 def mapped(config: dict[str, Any], root: Path | None = None) -> dict[str, Any]:
