@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pyoci import errors as errors
     from pyoci import spec as spec
     from pyoci.container import Container as Container
+    from pyoci.container import ExecSession as ExecSession
     from pyoci.errors import (
         ConmonError as ConmonError,
     )
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
         Error as Error,
     )
     from pyoci.errors import (
+        ExecError as ExecError,
+    )
+    from pyoci.errors import (
+        ExecTimeout as ExecTimeout,
+    )
+    from pyoci.errors import (
         ExecutableError as ExecutableError,
     )
     from pyoci.errors import (
@@ -54,10 +61,16 @@ if TYPE_CHECKING:
         NoRuntime as NoRuntime,
     )
     from pyoci.errors import (
+        OutputTooLong as OutputTooLong,
+    )
+    from pyoci.errors import (
         ProtocolError as ProtocolError,
     )
     from pyoci.errors import (
         RuntimeFailed as RuntimeFailed,
+    )
+    from pyoci.errors import (
+        SessionExists as SessionExists,
     )
     from pyoci.errors import (
         SpawnError as SpawnError,
@@ -75,11 +88,14 @@ if TYPE_CHECKING:
     from pyoci.oneshot import run as run
     from pyoci.runtime import OCIRuntime as OCIRuntime
     from pyoci.runtimes import State as State
+    from pyoci.streams import DEVNULL as DEVNULL
+    from pyoci.streams import PIPE as PIPE
+    from pyoci.streams import STDOUT as STDOUT
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "container": ("Container",),
+    "container": ("Container", "ExecSession"),
     "errors": (
         "ConmonError",
         "ConmonTooOld",
@@ -88,14 +104,18 @@ _HOMES = {
         "ContainerStateError",
         "CreateError",
         "Error",
+        "ExecError",
+        "ExecTimeout",
         "ExecutableError",
         "InvalidID",
         "InvalidOption",
         "InvalidSpec",
         "NoCgroup",
         "NoRuntime",
+        "OutputTooLong",
         "ProtocolError",
         "RuntimeFailed",
+        "SessionExists",
         "SpawnError",
         "StateDirError",
         "Timeout",
@@ -103,6 +123,7 @@ _HOMES = {
     "exits": ("ExitStatus",),
     "oneshot": ("CompletedProcess", "RunFailed", "RunTimeout", "run"),
     "runtime": ("OCIRuntime",),
+    "streams": ("DEVNULL", "PIPE", "STDOUT"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = ("aio", "errors", "rootfs", "spec")

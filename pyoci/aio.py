@@ -9,18 +9,20 @@ import asyncio
 import os
 from time import monotonic_ns
 
-from pyoci import lifecycle, oneshot, spec
-from pyoci.container import ContainerBase
+from pyoci import execs, lifecycle, oneshot, spec
+from pyoci.container import ContainerBase, ExecSessionBase
 from pyoci.runtime import RuntimeBase, loaded
 from pyoci.store import store_at
+from pyoci.streams import StreamBase
 from pyoci.waiting import NEVER, is_over
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Self, TypeVar, Unpack
 
+    from pyoci.execs import ExecOptions
     from pyoci.exits import ExitStatus
     from pyoci.oneshot import RunOptions
     from pyoci.options import CreateOptions
@@ -121,11 +123,95 @@ class Container(ContainerBase):
         """As ``pyoci.Container.delete``."""
         await drive(lifecycle.delete(self._life, force))
 
+    async def exec(self, args: Sequence[str], **options: Unpack[ExecOptions]) -> ExecSession:
+        """As ``pyoci.Container.exec``."""
+        return ExecSession._of(await drive(execs.plan(self._life, args, **options)))
+
+    async def exec_sessions(self) -> list[ExecSession]:
+        """As ``pyoci.Container.exec_sessions``."""
+        return [ExecSession._of(execs.Started(session)) for session in execs.living(self._life)]
+
+    async def exec_stop(self, timeout: float = lifecycle.STOP_TIMEOUT) -> None:  # noqa: ASYNC109
+        """As ``pyoci.Container.exec_stop``."""
+        await drive(execs.stop(execs.living(self._life), timeout))
+
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await drive(lifecycle.leave(self._life, failed=kind is not None))
+
+
+class Stream(StreamBase):
+    """As ``pyoci.streams.Stream``, awaited; for one reader and one writer."""
+
+    __slots__ = ()
+
+    async def read(self, size: int = -1) -> bytes:
+        """As ``pyoci.streams.Stream.read``."""
+        return await drive(self._read(size))
+
+    async def readline(self) -> bytes:
+        """As ``pyoci.streams.Stream.readline``."""
+        return await drive(self._readline())
+
+    async def write(self, data: bytes | bytearray | memoryview) -> int:
+        """As ``pyoci.streams.Stream.write``."""
+        return await drive(self._write(data))
+
+    async def close(self) -> None:
+        """As ``pyoci.streams.Stream.close``."""
+        self._close()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while line := await self.readline():
+            yield line
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+
+
+class ExecSession(ExecSessionBase):
+    """As ``pyoci.ExecSession``, awaited; its streams too."""
+
+    __slots__ = ()
+
+    _stream = Stream
+    stdin: Stream | None
+    stdout: Stream | None
+    stderr: Stream | None
+
+    async def wait(self, timeout: float | None = None) -> ExitStatus:  # noqa: ASYNC109
+        """As ``pyoci.ExecSession.wait``."""
+        return await drive(execs.wait(self._session, timeout))
+
+    async def communicate(
+        self,
+        input: bytes | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+        *,
+        max_output: int | None = None,
+    ) -> tuple[bytes | None, bytes | None]:
+        """As ``pyoci.ExecSession.communicate``."""
+        return await drive(execs.communicate(self._session, self._ends(), input, timeout, max_output))
+
+    async def kill(self, signal: int | str = "KILL") -> None:
+        """As ``pyoci.ExecSession.kill``."""
+        await drive(execs.kill(self._session, spec.signal_number(signal)))
+
+    async def stop(self, timeout: float = lifecycle.STOP_TIMEOUT) -> None:  # noqa: ASYNC109
+        """As ``pyoci.ExecSession.stop``."""
+        await drive(execs.stop((self._session,), timeout))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+        await drive(execs.leave(self._session, failed=kind is not None))
 
 
 class OCIRuntime(RuntimeBase):

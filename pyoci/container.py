@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from pyoci import lifecycle, spec
+from pyoci import execs, lifecycle, runtimes, spec
+from pyoci.errors import InvalidOption
 from pyoci.store import store_at
+from pyoci.streams import Stream, StreamBase
 from pyoci.waiting import drive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
     from types import TracebackType
-    from typing import Self
+    from typing import Self, Unpack
 
+    from pyoci.execs import ExecOptions
     from pyoci.exits import ExitStatus
     from pyoci.runtimes import State
+    from pyoci.sessions import Session
 
 
 class ContainerBase:
@@ -120,8 +125,140 @@ class Container(ContainerBase):
         ContainerNotFound when it was deleted before."""
         drive(lifecycle.delete(self._life, force))
 
+    def exec(self, args: Sequence[str], **options: Unpack[ExecOptions]) -> ExecSession:
+        """Starts one more program in it; see ``execs.plan`` for the options. Returns as soon as the runtime is at work: what keeps the
+        program from running is told by the session's ``wait``.
+
+        Raises InvalidOption, InvalidID, InvalidSpec, SessionExists, SpawnError, and ContainerStateError unless the container is running."""
+        return ExecSession._of(drive(execs.plan(self._life, args, **options)))
+
+    def exec_sessions(self) -> list[ExecSession]:
+        """The exec sessions that live, whichever process started them; without their streams, which are its own."""
+        return [ExecSession._of(execs.Started(session)) for session in execs.living(self._life)]
+
+    def exec_stop(self, timeout: float = lifecycle.STOP_TIMEOUT) -> None:
+        """Ends all exec sessions: TERM to their processes, KILL to what is left ``timeout`` seconds later. Nothing else is touched. Raises
+        ContainerStateError in a paused container."""
+        drive(execs.stop(execs.living(self._life), timeout))
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         drive(lifecycle.leave(self._life, failed=kind is not None))
+
+
+class ExecSessionBase:
+    """What the blocking and the asyncio ExecSession share: everything that does not wait."""
+
+    __slots__ = ("_session", "stderr", "stdin", "stdout")
+
+    _session: Session
+    _stream: type[StreamBase]
+    stdin: StreamBase | None
+    stdout: StreamBase | None
+    stderr: StreamBase | None
+
+    @classmethod
+    def _of(cls, started: execs.Started) -> Self:
+        self = cls.__new__(cls)
+        self._session = started.session
+        terminal = None if started.terminal is None else self._stream(started.terminal)
+        ends = [None if end is None else self._stream(end) for end in started.ends]
+        self.stdin, self.stdout, self.stderr = (terminal, terminal, None) if terminal is not None else ends
+        return self
+
+    @property
+    def id(self) -> str:
+        """The session's id, unique in its container."""
+        return self._session.id
+
+    @property
+    def pid(self) -> int | None:
+        """The program's pid as this pid namespace sees it; None until the runtime has started it, and once it has ended."""
+        program = self._session.find()
+        return None if program is None or program.has_ended() else program.pid
+
+    @property
+    def exit_status(self) -> ExitStatus | None:
+        """How it ended, if ``wait``, ``poll`` or ``communicate`` has told so here; waits for nothing."""
+        return self._session.status
+
+    @property
+    def returncode(self) -> int | None:
+        """``exit_status`` as subprocess has it: the code, -N for signal N, None while it runs (or when nobody knows)."""
+        status = self._session.status
+        return None if status is None else status.code if status.signal is None else -status.signal
+
+    @property
+    def runtime_words(self) -> bytes:
+        """What the runtime said when it could not start the program, at most 64 KiB; empty else."""
+        return runtimes.parse_log(self._session.refusal or b"")
+
+    def poll(self) -> ExitStatus | None:
+        """How it ended, None while it runs; waits for nothing. Raises as ``wait``."""
+        execs.poll(self._session)
+        return execs.result(self._session) if self._session.is_over else None
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Sets the size of its terminal; the program gets SIGWINCH. Raises InvalidOption when it has none."""
+        if self.stdin is None or self.stdin is not self.stdout:
+            raise InvalidOption(f"exec session {self.id!r} has no terminal here")
+        execs.resize(self._session, self.stdin.fileno(), rows, columns)
+
+    def fileno(self) -> int:
+        """A pidfd of the runtime's process, which ends with the program, for event loops. It stays this object's: do not close it."""
+        return self._session.runtime.pidfd
+
+    def _ends(self) -> tuple[StreamBase | None, ...]:
+        return self.stdin, self.stdout, self.stderr
+
+    def _close(self) -> None:
+        for stream in self._ends():
+            if stream is not None:
+                stream._close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__name__} {self.id} in {self._session.life.id}>"
+
+
+class ExecSession(ExecSessionBase):
+    """A program that ``Container.exec`` started; much as subprocess.Popen. ``stdin``, ``stdout``, ``stderr``: a Stream where a pipe was asked
+    for; of a session with a terminal the first two are the terminal. As a context manager it closes its streams at the end and waits; when an
+    exception leaves the block the session is killed."""
+
+    __slots__ = ()
+
+    _stream = Stream
+    stdin: Stream | None
+    stdout: Stream | None
+    stderr: Stream | None
+
+    def wait(self, timeout: float | None = None) -> ExitStatus:
+        """Waits for the program's end, for at most ``timeout`` seconds; Timeout then, and it goes on. A program that is not there gives 127,
+        one that cannot be executed 126. Raises ExecError when the runtime could not start it for another reason, ContainerStateError when
+        the container had ended."""
+        return drive(execs.wait(self._session, timeout))
+
+    def communicate(
+        self, input: bytes | None = None, timeout: float | None = None, *, max_output: int | None = None
+    ) -> tuple[bytes | None, bytes | None]:
+        """Writes ``input`` to stdin and closes it, reads stdout and stderr to their ends, waits, and returns both. What the program left in
+        the background is not waited for. After ``timeout`` seconds the session's processes are killed: ExecTimeout keeps the output so
+        far; so does OutputTooLong at more than ``max_output`` bytes of a stream. Raises as ``wait``."""
+        return drive(execs.communicate(self._session, self._ends(), input, timeout, max_output))
+
+    def kill(self, signal: int | str = "KILL") -> None:
+        """Sends a signal to the program. Raises ContainerStateError when it has ended."""
+        drive(execs.kill(self._session, spec.signal_number(signal)))
+
+    def stop(self, timeout: float = lifecycle.STOP_TIMEOUT) -> None:
+        """TERM to the session's processes, KILL to what is left ``timeout`` seconds later; one that has ended is fine."""
+        drive(execs.stop((self._session,), timeout))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+        drive(execs.leave(self._session, failed=kind is not None))

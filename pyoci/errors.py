@@ -9,6 +9,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
 SHOWN = 4096
 """How many characters of what a tool said go into a message; the exception's attribute keeps all that was captured."""
@@ -103,6 +104,15 @@ class CreateError(Error):
         self.stderr = stderr if isinstance(stderr, bytes) else stderr.encode("utf-8", "surrogateescape")
 
 
+class ExecError(Error):
+    """The runtime did not start the program of an exec session, and not because there is no such program. The message carries what it said;
+    so does ``stderr``."""
+
+    def __init__(self, message: str, stderr: bytes | str = b"") -> None:
+        super().__init__(message + said(stderr))
+        self.stderr = stderr if isinstance(stderr, bytes) else stderr.encode("utf-8", "surrogateescape")
+
+
 class RuntimeFailed(Error):
     """A call of the runtime failed: ``argv``, ``returncode`` (``-N``: killed by signal N) and ``stderr`` are kept."""
 
@@ -122,11 +132,33 @@ class Timeout(Error, TimeoutError):
         self.timeout = timeout
 
 
+class ExecTimeout(Timeout):
+    """The exec session was killed at the timeout. ``stdout`` and ``stderr`` hold what it had written by then."""
+
+    def __init__(self, message: str, timeout: float | None, stdout: bytes | None, stderr: bytes | None) -> None:
+        super().__init__(message, timeout)
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class OutputTooLong(Error):
+    """More output than ``max_output``; what wrote it was killed. ``stdout`` and ``stderr`` hold what was kept."""
+
+    def __init__(self, message: str, stdout: Any, stderr: Any) -> None:
+        super().__init__(message)
+        self.stdout = stdout
+        self.stderr = stderr
+
+
 # --- about containers -------------------------------------------------------------------------------------------------------------
 
 
 class ContainerExists(Error):
     """The id is taken; the container that has it was not touched."""
+
+
+class SessionExists(Error):
+    """The id of an exec session is taken in this container; the session that has it was not touched."""
 
 
 class ContainerNotFound(Error):

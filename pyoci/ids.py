@@ -12,17 +12,17 @@ LONGEST = 255
 _ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-+")
 
 
-def check(id: str) -> str:
-    """Returns the id, or raises InvalidID: 1 to 255 of ``a-z A-Z 0-9 _ . - +``, the first a letter or a digit. runc accepts a little more;
-    crun and conmon accept everything and then write outside of their directories."""
+def check(id: str, what: str = "container id") -> str:
+    """Returns the id, or raises InvalidID that names it as ``what``: 1 to 255 of ``a-z A-Z 0-9 _ . - +``, the first a letter or a digit. runc
+    accepts a little more; crun and conmon accept everything and then write outside of their directories."""
     if not isinstance(id, str):
-        raise InvalidID(f"a container id must be a str, not {type(id).__name__}")
+        raise InvalidID(f"a {what} must be a str, not {type(id).__name__}")
     if not id:
-        raise InvalidID("the container id is empty")
+        raise InvalidID(f"the {what} is empty")
     if len(id) > LONGEST:
-        raise InvalidID(f"the container id has {len(id)} characters; at most {LONGEST} are possible: {id[:40]!r}…")
+        raise InvalidID(f"the {what} has {len(id)} characters; at most {LONGEST} are possible: {id[:40]!r}…")
     if not _ALLOWED.issuperset(id) or not id[0].isalnum():
-        raise InvalidID(f"the container id {id!r} must consist of letters, digits and _ . - + and begin with a letter or a digit (ASCII)")
+        raise InvalidID(f"the {what} {id!r} must consist of letters, digits and _ . - + and begin with a letter or a digit (ASCII)")
     return id
 
 

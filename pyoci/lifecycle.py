@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from pyoci.options import CreateOptions
     from pyoci.process import Output
     from pyoci.runtimes import State
+    from pyoci.sessions import Session
     from pyoci.shortcuts import Shortcut
     from pyoci.templates import Template
     from pyoci.waiting import Operation
@@ -174,6 +175,7 @@ class Life:
     __slots__ = (
         "_sync",
         "cgroups_path",
+        "config",
         "conmon",
         "directory",
         "hooks",
@@ -185,6 +187,7 @@ class Life:
         "notify_socket",
         "own_pid_namespace",
         "removed",
+        "sessions",
         "status",
         "stop_signal",
     )
@@ -204,6 +207,8 @@ class Life:
         self.conmon: Process | None = None
         self.status: ExitStatus | None = None
         self.removed = False
+        self.config: Mapping[str, Any] | None = None  # as on disk, once an exec has asked for it
+        self.sessions: list[Session] = []  # exec sessions of this process's that have not been swept
         # Our end of the sync pipe: conmon 2.1.6 dies of EPIPE, without an exit file, when it is closed too early.
         self._sync: Descriptor | None = None
 
@@ -564,7 +569,7 @@ def stop(life: Life, timeout: float, signal: int | None) -> Operation[ExitStatus
     init = life.init
     if init is not None and not life.has_ended():
         frozen = life.host.hierarchies.is_frozen(init.pid)
-        if _is_created(life):
+        if is_created(life):
             timeout = 0  # no program of the container's runs yet that could make use of the time
         if timeout > 0:
             init.signal(signal or life.stop_signal)
@@ -582,7 +587,7 @@ def stop(life: Life, timeout: float, signal: int | None) -> Operation[ExitStatus
     return (yield from wait(life, None))
 
 
-def _is_created(life: Life) -> bool:
+def is_created(life: Life) -> bool:
     """It waits to be started: both runtimes remove this FIFO when it is."""
     return os.path.lexists(f"{life.host.runtime.root}/{life.id}/exec.fifo")
 
@@ -640,6 +645,10 @@ def delete(life: Life, force: bool) -> Operation[None]:
     for process in (life.init, life.conmon):
         if process is not None:
             process.reap_adopted()
+    for session in life.sessions:
+        if not (yield from ended(session.runtime, deadline_in(CONMON_GRACE))):
+            yield from kill_tree([session.runtime])
+        session.runtime_ended()
     _remove(life)
     lock.close()
 

@@ -11,11 +11,12 @@ import subprocess
 from time import perf_counter_ns
 
 from pyoci import ids, lifecycle, rootfs, runtimes, spec
-from pyoci.errors import CreateError, Error, InvalidOption, Timeout
+from pyoci.errors import CreateError, Error, InvalidOption, OutputTooLong, Timeout
 from pyoci.process import Descriptor
 from pyoci.runtime import RuntimeBase
+from pyoci.streams import DEVNULL, PIPE, STDOUT, Pump, descriptor, near, pipe
 from pyoci.templates import prepare
-from pyoci.waiting import Wait, deadline_in, drive, passed
+from pyoci.waiting import deadline_in, drive, passed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,12 +54,6 @@ if TYPE_CHECKING:
         id: str | None
         runtime: str | os.PathLike[str] | RuntimeBase | None
         state_dir: str | os.PathLike[str] | None
-
-
-PIPE = subprocess.PIPE
-DEVNULL = subprocess.DEVNULL
-STDOUT = subprocess.STDOUT
-CHUNK = 64 * 1024
 
 
 class CompletedProcess(subprocess.CompletedProcess):  # type: ignore[type-arg]
@@ -122,114 +117,51 @@ class RunTimeout(Timeout, subprocess.TimeoutExpired):  # type: ignore[misc]
         return str(self.args[0])
 
 
-class OutputTooLong(Error):
-    """More output than ``max_output``; the container was killed. ``stdout`` and ``stderr`` hold what was kept."""
-
-    def __init__(self, message: str, stdout: Any, stderr: Any) -> None:
-        super().__init__(message)
-        self.stdout = stdout
-        self.stderr = stderr
-
-
-class Stdio:
+class Stdio(Pump):
     """The container's three streams: their far ends for conmon, our ends to feed and to drain.
 
     conmon refuses terminals with passthrough, so a terminal of the caller's is served through a pipe as well. stderr always is: before the
     start it is the runtime that writes there, and what it says is wanted even where the program's own words go elsewhere."""
 
     def __init__(self, input: bytes | None, stdin: Any, stdout: Any, stderr: Any, limit: int | None) -> None:
-        self.limit = limit
-        self.captured: dict[int, bytearray] = {}
-        self.drains: dict[int, tuple[Descriptor, bytearray | int]] = {}
+        super().__init__(limit)
         self._words = bytearray()  # the runtime's, on their way to an stderr that is not captured
-        self._feed: Descriptor | None = None
-        self._pending = memoryview(input or b"")
-        self._source = -1  # a descriptor whose input is passed on
         self._started = False
         self._theirs: list[Descriptor] = []
         self.fds = [-1, -1, -1]
-        if input is not None:
-            self._feed_by_pipe()
-        else:
-            self.fds[0] = _descriptor(stdin, 0)
-            if self.fds[0] >= 0 and os.isatty(self.fds[0]):
-                self._source = self.fds[0]
-                self._feed_by_pipe()
+        if input is None:
+            # Nothing by default, rather than ours: a container is no part of our terminal's session.
+            self.fds[0] = descriptor(DEVNULL if stdin is None else stdin, 0)
+        is_terminal = self.fds[0] >= 0 and os.isatty(self.fds[0])
+        if input is not None or is_terminal:
+            far, ours = pipe()
+            self._theirs.append(far)
+            self.feed(near(ours), input or b"", self.fds[0] if is_terminal else -1)
+            self.fds[0] = far.fd
         self.fds[1] = self._output(stdout, 1)
         self.fds[2] = self.fds[1] if stderr == STDOUT else self._output(stderr, 2)
 
-    def _feed_by_pipe(self) -> None:
-        far, near = map(Descriptor, os.pipe2(os.O_CLOEXEC))
-        os.set_blocking(near.fd, False)
-        self._feed = near
-        self._theirs.append(far)
-        self.fds[0] = far.fd
-
     def _output(self, wanted: Any, number: int) -> int:
-        into: bytearray | int
-        if wanted == PIPE:
-            into = self.captured[number] = bytearray()
-        else:
-            into = _descriptor(wanted, number)
-            if number == 1 and (into < 0 or not os.isatty(into)):
-                return into
-        near, far = map(Descriptor, os.pipe2(os.O_CLOEXEC))
-        os.set_blocking(near.fd, False)
+        to = -1 if wanted == PIPE else descriptor(wanted, number)
+        if wanted != PIPE and number == 1 and (to < 0 or not os.isatty(to)):
+            return to
+        ours, far = pipe()
         self._theirs.append(far)
-        self.drains[near.fd] = (near, into)
+        near(ours)
+        if wanted == PIPE:
+            self.capture(number, ours)
+        else:
+            self.forward(ours, to)
         return far.fd
 
     def close_theirs(self) -> None:
         """Once conmon has them: otherwise the pipes would never end."""
-        for descriptor in self._theirs:
-            descriptor.close()
+        for end in self._theirs:
+            end.close()
 
-    def wait(self, also: int, deadline: int) -> Wait:
-        """For ``also`` to become readable, or for something to do here."""
-        read = [also, *self.drains]
-        if self._source >= 0 and not self._pending:
-            read.append(self._source)
-        return Wait(read, (self._feed.fd,) if self._feed is not None and (self._pending or self._source < 0) else (), deadline)
-
-    def serve(self, ready: set[int]) -> None:
-        """Moves what can be moved without blocking."""
-        for fd in ready:
-            if fd in self.drains:
-                self._drain(fd)
-            elif fd == self._source:
-                self._pending = memoryview(os.read(fd, CHUNK))
-                if not self._pending:
-                    self._source = -1
-                self._push()
-            elif self._feed is not None and fd == self._feed.fd:
-                self._push()
-
-    def drain_all(self) -> None:
-        """Everything that is there now; whoever still holds a far end is not waited for."""
-        for fd in list(self.drains):
-            while self._drain(fd):
-                pass
-
-    def _drain(self, fd: int) -> bool:
-        """One chunk; False when there is no more for now."""
-        descriptor, into = self.drains[fd]
-        try:
-            data = os.read(fd, CHUNK)
-        except BlockingIOError:
-            return False
-        if not data:
-            descriptor.close()
-            del self.drains[fd]
-            return False
-        if isinstance(into, bytearray):
-            if self.limit is None or len(into) <= self.limit:
-                into += data
-            return True
+    def forwarding(self, data: bytes) -> None:
         if not self._started:
             self._words += data
-        while data and into >= 0:
-            data = data[os.write(into, data) :]
-        return True
 
     def started(self) -> None:
         """From here on it is the program that writes."""
@@ -242,49 +174,9 @@ class Stdio:
         self.drain_all()
         return self.result(2) or bytes(self._words) or self.result(1) or b""
 
-    def _push(self) -> None:
-        """Input as far as the pipe takes it; at its end, or when nobody reads it any more, the pipe is closed."""
-        if self._feed is None:
-            return
-        try:
-            while self._pending:
-                self._pending = self._pending[os.write(self._feed.fd, self._pending[:CHUNK]) :]
-            if self._source >= 0:
-                return
-        except BlockingIOError:
-            return
-        except BrokenPipeError:
-            self._source = -1
-        self._feed.close()
-        self._feed = None
-
-    def over_limit(self) -> bool:
-        return self.limit is not None and any(len(data) > self.limit for data in self.captured.values())
-
-    def result(self, number: int) -> bytes | None:
-        data = self.captured.get(number)
-        return None if data is None else bytes(data if self.limit is None else data[: self.limit])
-
     def close(self) -> None:
         self.close_theirs()
-        for near in [self._feed, *(descriptor for descriptor, _ in self.drains.values())]:
-            if near is not None:
-                near.close()
-
-
-def _descriptor(wanted: Any, number: int) -> int:
-    """subprocess's meanings: None is our own (for stdin: nothing), DEVNULL, a descriptor, a file."""
-    if wanted is None:
-        return number or -1
-    if isinstance(wanted, int):
-        if wanted == DEVNULL:
-            return -1
-        if wanted >= 0:
-            return wanted
-    elif hasattr(wanted, "fileno"):
-        return int(wanted.fileno())
-    name = ("stdin", "stdout", "stderr")[number]
-    raise InvalidOption(f"{name}={wanted!r}: give None, {'' if number == 0 else 'PIPE, '}DEVNULL, a descriptor or a file")
+        super().close()
 
 
 class Text:
@@ -466,7 +358,7 @@ def _attend(life: Life, stdio: Stdio, deadline: int) -> Operation[str | None]:
             why = "output" if stdio.over_limit() else "timeout"
             yield from lifecycle.stop(life, 0, None)
             return why
-        ready = yield stdio.wait(init.pidfd, deadline)
+        ready = yield stdio.wait((init.pidfd,), deadline)
         stdio.serve(ready)
     return None
 

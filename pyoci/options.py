@@ -107,7 +107,7 @@ class Options:
         listening = [] if listen_fds is False else _listen_fds(listen_fds)
         self.listen_names = [name for _, name in listening]
         """Of the first of ``passed_fds``, those for socket activation."""
-        self.passed_fds = _open_fds("listen_fds", [fd for fd, _ in listening]) + _open_fds("preserve_fds", preserve_fds)
+        self.passed_fds = open_fds("listen_fds", [fd for fd, _ in listening]) + open_fds("preserve_fds", preserve_fds)
         """What the container gets, from 3 on."""
         self.notify_socket = None if notify_socket is False else _notify_socket(notify_socket)
 
@@ -188,7 +188,8 @@ def _listen_fds(value: bool | Sequence[int] | Mapping[str, int]) -> list[tuple[i
     return [(fd, activation.UNNAMED) for fd in value]
 
 
-def _open_fds(name: str, fds: Sequence[int]) -> list[int]:
+def open_fds(name: str, fds: Sequence[int]) -> list[int]:
+    """Descriptors of the caller's. Raises InvalidOption when one is not open."""
     if not isinstance(fds, tuple | list) or not all(type(fd) is int and fd >= 0 for fd in fds):
         raise InvalidOption(f"{name} must be a list of descriptors, not {fds!r:.200}")
     for fd in fds:

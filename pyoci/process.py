@@ -158,11 +158,12 @@ class Process:
 class Stat:
     """The fields of /proc/PID/stat that matter here (proc_pid_stat(5))."""
 
-    __slots__ = ("exit_code", "ppid", "start_time", "state")
+    __slots__ = ("exit_code", "ppid", "session", "start_time", "state")
 
-    def __init__(self, state: str, ppid: int, start_time: int, exit_code: int | None) -> None:
+    def __init__(self, state: str, ppid: int, session: int, start_time: int, exit_code: int | None) -> None:
         self.state = state
         self.ppid = ppid
+        self.session = session
         self.start_time = start_time
         self.exit_code = exit_code
 
@@ -180,7 +181,7 @@ def read_stat(pid: int) -> Stat | None:
         return None
     finally:
         os.close(fd)
-    return Stat(fields[0].decode(), int(fields[1]), int(fields[19]), int(fields[49]) if len(fields) > 49 else None)
+    return Stat(fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]), int(fields[49]) if len(fields) > 49 else None)
 
 
 def ended(process: Process, deadline: int) -> Operation[bool]:

@@ -105,6 +105,24 @@ class Runtime:
     def argv(self, verb: str, *args: str) -> list[str]:
         return [self.name, *self.global_args, verb, *args]
 
+    def exec_argv(self, id: str, base: str, preserve_fds: int = 0, console_socket: str | None = None) -> list[str]:
+        """Runs ``base``.json in a container, in the foreground: the runtime ends with the program, and with its code. Its own
+        words go to a log as well: where stderr goes is the caller's choice."""
+        argv = [self.name, *self.global_args, "--log", f"{base}.log", "--log-format", "json"]
+        argv += ["exec", "--process", f"{base}.json", "--pid-file", f"{base}.pid"]
+        if preserve_fds:
+            argv += ["--preserve-fds", str(preserve_fds)]
+        if console_socket is not None:
+            argv += ["--console-socket", console_socket]
+        argv.append(id)
+        return argv
+
+    @property
+    def sends_console(self) -> bool:
+        """An exec in the foreground sends the master of its terminal to ``--console-socket``. runc refuses that without ``--detach``, with
+        which nobody would learn the exit code; it relays between the terminal that it makes and the one that it is given as its stdio."""
+        return self.name == "crun"
+
 
 def parse_version(output: bytes) -> tuple[int, ...] | None:
     """The version in the first line of ``--version``: ``crun version 1.8.1``, ``runc version 1.1.5+ds1``."""
@@ -153,6 +171,18 @@ def says_program(stderr: bytes, program: str) -> int | None:
         return None
     reason = (match["runc"] or match["crun"] or match["open"] or "").lower()
     return 127 if match["missing"] or "not found" in reason or "no such file" in reason else 126
+
+
+def parse_log(content: bytes) -> bytes:
+    """The messages of a ``--log`` in JSON, one a line; what is not JSON is kept as it is."""
+    found = []
+    for line in content.splitlines():
+        try:
+            message = json.loads(line)["msg"]
+        except (ValueError, RecursionError, KeyError, TypeError):
+            message = None
+        found.append(message.encode("utf-8", "surrogateescape") if isinstance(message, str) else line)
+    return b"\n".join(found)
 
 
 # --- which one --------------------------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ def build(
         "hostname": "container" if hostname is None else hostname,
         "process": {
             "terminal": False,
-            "user": _user(user, root),
+            "user": user_ids(user, root),
             "args": list(args),
             "env": [f"{name}={value}" for name, value in process_env.items()],
             "cwd": cwd,
@@ -184,7 +184,8 @@ def _bind(text: str) -> dict[str, Any]:
     return {"destination": destination, "type": "bind", "source": source, "options": ["rbind", "nosuid", "nodev", mode or "rw"]}
 
 
-def _user(user: str | int | None, root: str) -> dict[str, Any]:
+def user_ids(user: str | int | None, root: str) -> dict[str, Any]:
+    """``process.user`` of ``UID``, ``UID:GID`` or names; those are looked up in the root file system's /etc. Raises InvalidOption."""
     if user is None:
         return {"uid": 0, "gid": 0}
     if isinstance(user, bool) or not isinstance(user, int | str):
@@ -372,6 +373,11 @@ def check(config: Mapping[str, Any], where: str) -> None:
     _check_stop_signal(checker, config)
     _check_hooks(checker, checker.mapping(config, "hooks"))
     _check_linux(checker, checker.mapping(config, "linux"))
+
+
+def check_process(process: Mapping[str, Any], where: str) -> None:
+    """As ``check``, for the process object of an exec."""
+    _check_process(_Checker(where), process)
 
 
 def _check_process(checker: _Checker, process: Mapping[str, Any]) -> None:

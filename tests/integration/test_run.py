@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import pyoci
-from pyoci.oneshot import DEVNULL, STDOUT, OutputTooLong
+from pyoci import DEVNULL, STDOUT, OutputTooLong
 from tests.containers import status_fields
 
 pytestmark = pytest.mark.everywhere

@@ -1,0 +1,64 @@
+/*
+ * exec_floor.c: the least program that runs a command to its end, again and again. What an exec of pyoci's takes is measured against it.
+ *
+ *     exec_floor COMMAND…
+ *
+ * For each line on standard input it runs the command once, with /dev/null as its stdio, and answers with one line: the nanoseconds from
+ * before the spawn to after the wait. The first word is the path to execute; the environment is passed on as it is.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+
+extern char **environ;
+
+static int64_t now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+__attribute__((noreturn)) static void fail(const char *what, int err) {
+    fprintf(stderr, "exec_floor: %s: %s\n", what, strerror(err));
+    exit(1);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2)
+        fail("usage: exec_floor COMMAND...", EINVAL);
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    posix_spawn_file_actions_init(&actions);
+    for (int fd = 0; fd < 3; fd++)
+        posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_RDWR, 0);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+
+    char line[16];
+    while (fgets(line, sizeof line, stdin)) {
+        pid_t pid;
+        int status;
+        int64_t began = now();
+        int err = posix_spawn(&pid, argv[1], &actions, &attributes, argv + 1, environ);
+        if (err)
+            fail(argv[1], err);
+        while (waitpid(pid, &status, 0) < 0)
+            if (errno != EINTR)
+                fail("waitpid", errno);
+        int64_t took = now() - began;
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+            fprintf(stderr, "exec_floor: %s gave the status %#x\n", argv[1], (unsigned)status);
+            return 1;
+        }
+        printf("%jd\n", (intmax_t)took);
+        fflush(stdout);
+    }
+    return 0;
+}

@@ -1,0 +1,490 @@
+"""Exec sessions: more programs in a running container, each operation a generator.
+
+Without conmon: the runtime itself stays as long as the program runs, ends with its exit code, and is our child. The program's stdio are the
+caller's descriptors, or pipes, or the two ends of a terminal; nothing stands in between but runc, which copies what is no terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from itertools import chain
+from signal import SIGHUP, SIGTERM, SIGWINCH
+from time import time_ns
+
+from pyoci import ids, runtimes, sessions, spec
+from pyoci.errors import ContainerStateError, ExecError, ExecTimeout, InvalidOption, OutputTooLong, Timeout, said
+from pyoci.exits import ExitStatus, combine
+from pyoci.lifecycle import CALL_TIMEOUT, CONMON_GRACE, KILL_TIMEOUT, Life, is_created
+from pyoci.options import boolean, open_fds
+from pyoci.process import Descriptor, Process, ended, kill_tree
+from pyoci.sessions import Session
+from pyoci.streams import DEVNULL, PIPE, STDOUT, Pump, Stdio, StreamBase, near
+from pyoci.waiting import NEVER, Wait, deadline_in, passed, sooner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping, Sequence
+    from typing import Any, TypedDict
+
+    from pyoci.waiting import Operation
+
+    class ExecOptions(TypedDict, total=False):
+        """The options of ``Container.exec``; ``plan`` says what each means."""
+
+        cwd: str | None
+        env: Mapping[str, str] | None
+        user: str | int | None
+        capabilities: Sequence[str]
+        no_new_privs: bool | None
+        tty: bool
+        size: tuple[int, int]
+        stdin: Any
+        stdout: Any
+        stderr: Any
+        preserve_fds: Sequence[int]
+        session_id: str | None
+
+
+FIRST_LOOK = 0.004
+LAST_LOOK = 1.0
+"""Seconds. Nobody says that the runtime has written the program's pid: it is looked for while the runtime starts, less and less often."""
+SILENCE = 2.0
+"""Seconds without output after the program's end, before communicate() leaves a runtime to what other processes may still write through it."""
+
+
+class Started:
+    """A session that was started here, with our ends of its stdio, or its terminal."""
+
+    __slots__ = ("ends", "session", "terminal")
+
+    def __init__(self, session: Session, ends: Sequence[Descriptor | None] = (None,) * 3, terminal: Descriptor | None = None) -> None:
+        self.session = session
+        self.ends = ends
+        self.terminal = terminal
+
+
+# --- starting ---------------------------------------------------------------------------------------------------------------------
+
+
+def plan(
+    life: Life,
+    args: Sequence[str],
+    *,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    user: str | int | None = None,
+    capabilities: Sequence[str] = (),
+    no_new_privs: bool | None = None,
+    tty: bool = False,
+    size: tuple[int, int] = (24, 80),
+    stdin: Any = DEVNULL,
+    stdout: Any = None,
+    stderr: Any = None,
+    preserve_fds: Sequence[int] = (),
+    session_id: str | None = None,
+) -> Operation[Started]:
+    """Checks everything that can be checked and gives the operation; nothing has been made by then.
+
+    ``args``: the command, a list of strings. ``cwd``, ``env`` (added), ``user`` and ``no_new_privs``: as the container's own process has
+    them where they are not given. ``capabilities``: more than that has; for another user than root they are ambient (capabilities(7)).
+
+    ``stdin``, ``stdout``, ``stderr``: PIPE, DEVNULL, a descriptor, a file, or None for our own; stderr=STDOUT joins the two. ``tty``: a
+    terminal of ``size`` (rows, columns) instead. ``preserve_fds``: descriptors of ours that the program gets from 3 on.
+
+    ``session_id``: see ``ids.check``; a new one is made when None."""
+    id = ids.new() if session_id is None else sessions.check_id(session_id)
+    process = process_of(life, args, cwd, env, user, capabilities, no_new_privs)
+    fds = open_fds("preserve_fds", preserve_fds)
+    boolean("tty", tty)
+    if tty:
+        if stdin not in (None, PIPE, DEVNULL) or stdout not in (None, PIPE) or stderr not in (None, STDOUT):
+            raise InvalidOption("with tty=True the program's stdio are its terminal: leave stdin, stdout and stderr out")
+        rows, columns = check_size(size)
+        process["terminal"] = True
+        process["consoleSize"] = {"height": rows, "width": columns}
+    _check_running(life)
+    # Last, because it opens descriptors; from here on the operation closes them.
+    stdio = Stdio(DEVNULL, DEVNULL, DEVNULL) if tty else Stdio(stdin, stdout, stderr)
+    return _start(life, id, process, stdio, fds)
+
+
+def process_of(
+    life: Life,
+    args: Sequence[str],
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    user: str | int | None = None,
+    capabilities: Sequence[str] = (),
+    no_new_privs: bool | None = None,
+) -> dict[str, Any]:
+    """The process object (runtime-spec, config.md): the container's own, changed as was asked for."""
+    if isinstance(args, str | bytes) or not all(isinstance(argument, str) for argument in args):
+        raise InvalidOption(f"args must be a list of strings, not {args!r:.200}; for a shell: ['sh', '-c', COMMAND]")
+    if life.config is None:
+        life.config = spec.load(life.directory)
+    config = life.config
+    process: dict[str, Any] = {**config["process"], "args": list(args), "terminal": False}
+    process.pop("consoleSize", None)
+    if cwd is not None:
+        process["cwd"] = cwd
+    if env:
+        given = {str(name): value for name, value in env.items()}
+        kept = [entry for entry in process.get("env") or () if entry.partition("=")[0] not in given]
+        process["env"] = kept + [f"{name}={value}" for name, value in given.items()]
+    if user is not None:
+        process["user"] = spec.user_ids(user, config["root"]["path"])
+    if no_new_privs is not None:
+        process["noNewPrivileges"] = no_new_privs
+    if capabilities:
+        process["capabilities"] = _capabilities(process, capabilities)
+    spec.check_process(process, "exec")
+    return process
+
+
+def _capabilities(process: Mapping[str, Any], more: Sequence[str]) -> dict[str, list[str]]:
+    if isinstance(more, str | bytes):
+        raise InvalidOption(f"capabilities must be a list of names, not {more!r:.200}")
+    names = [name if isinstance(name, str) and name.startswith("CAP_") else f"CAP_{name}" for name in more]
+    for name in names:
+        if not re.fullmatch("CAP_[A-Z0-9_]+", name):
+            raise InvalidOption(f"{name!r:.200} is no capability; give names such as CAP_NET_ADMIN")
+    sets = ["bounding", "effective", "permitted"]
+    if (process.get("user") or {}).get("uid"):
+        sets += ["inheritable", "ambient"]  # exec takes all others away from who is not root
+    result = {name: list(held) for name, held in (process.get("capabilities") or {}).items()}
+    for kind in sets:
+        result[kind] = list(dict.fromkeys([*result.get(kind, ()), *names]))
+    return result
+
+
+def check_size(size: tuple[int, int]) -> tuple[int, int]:
+    try:
+        rows, columns = size
+        if type(rows) is int and type(columns) is int and 0 < rows < 1 << 16 and 0 < columns < 1 << 16:
+            return rows, columns
+    except (TypeError, ValueError):
+        pass
+    raise InvalidOption(f"the size of a terminal is (rows, columns), each from 1 to 65535, not {size!r:.200}")
+
+
+def _check_running(life: Life) -> None:
+    """Asked of the kernel, not of the runtime: crun hangs in a container that is paused, and neither is in need of the call otherwise."""
+    init = life.init
+    if init is None or life.has_ended():
+        status = "stopped"
+    elif is_created(life):
+        status = "created"
+    elif life.host.hierarchies.is_frozen(init.pid):
+        status = "paused"
+    else:
+        return
+    raise ContainerStateError(f"cannot exec in {life.id!r}: it is {status}", status)
+
+
+def _start(life: Life, id: str, process: Mapping[str, Any], stdio: Stdio, preserve_fds: Sequence[int]) -> Operation[Started]:
+    session = Session(life, id, Process(), program=process["args"][0])
+    claimed = False
+    try:
+        life.sessions[:] = [other for other in life.sessions if not other.sweep()]
+        session.claim(spec.encode(process))
+        claimed = True
+        if not process["terminal"]:
+            argv = life.host.runtime.exec_argv(life.id, session.base, len(preserve_fds))
+            _spawn(life, session, argv, [*stdio.fds, *preserve_fds])
+            terminal = None
+        elif life.host.runtime.sends_console:
+            terminal = yield from _receive_terminal(life, session, stdio, preserve_fds)
+        else:
+            terminal = _relayed_terminal(life, session, preserve_fds, process)
+        if terminal is not None:
+            set_size(terminal.fd, process["consoleSize"]["height"], process["consoleSize"]["width"])
+        stdio.started()
+        session.record()
+        life.sessions.append(session)
+        return Started(session, stdio.ends, terminal)
+    except BaseException:
+        if session.runtime.pidfd >= 0:
+            yield from kill_tree([session.runtime])
+            session.runtime.close()
+        stdio.close()
+        if claimed:
+            session.remove()
+        raise
+
+
+def _spawn(life: Life, session: Session, argv: Sequence[str], fds: Sequence[int]) -> None:
+    host = life.host
+    # A group of its own: what a terminal of ours sends to us is not meant for the container.
+    session.runtime.spawn(host.executable, argv, host.env_block, fds=fds, process_group=True)
+
+
+class _Relay(Descriptor):
+    """The master of a terminal that a runtime relays: it does not pass a hanging up on, but signals."""
+
+    __slots__ = ("_runtime",)
+
+    def __init__(self, master: Descriptor, runtime: Process) -> None:
+        self._runtime = runtime
+        super().__init__(master.fd)
+        master.fd = -1
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            self._runtime.signal(SIGHUP)
+        super().close()
+
+
+def _relayed_terminal(life: Life, session: Session, preserve_fds: Sequence[int], process: Mapping[str, Any]) -> Descriptor:
+    """A terminal between us and the runtime, which copies from and to the container's. Ours is raw: the other one has the line discipline."""
+    import tty
+
+    master, slave = map(Descriptor, os.openpty())
+    with slave:
+        tty.setraw(slave.fd)
+        set_size(slave.fd, process["consoleSize"]["height"], process["consoleSize"]["width"])
+        argv = life.host.runtime.exec_argv(life.id, session.base, len(preserve_fds))
+        _spawn(life, session, argv, [slave.fd, slave.fd, slave.fd, *preserve_fds])
+    return near(_Relay(master, session.runtime))
+
+
+def _receive_terminal(life: Life, session: Session, stdio: Stdio, preserve_fds: Sequence[int]) -> Operation[Descriptor]:
+    """The master of the container's terminal, as the runtime sends it (runc's docs/terminals.md). Where the runtime ends without sending
+    one, /dev/null stands for it: how it ended is told by wait."""
+    import socket
+
+    # Short for any state directory and any id, for us and for the runtime alike: a socket's path holds 107 bytes.
+    name = f".{os.urandom(8).hex()}"
+    with (
+        Descriptor(os.open(os.path.dirname(session.base), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as directory,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listener,
+    ):
+        listener.bind(f"/proc/self/fd/{directory.fd}/{name}")
+        try:
+            listener.listen(1)
+            fds = [*stdio.fds, *preserve_fds, directory.fd]
+            path = f"/proc/self/fd/{len(fds) - 1}/{name}"
+            _spawn(life, session, life.host.runtime.exec_argv(life.id, session.base, len(preserve_fds), path), fds)
+            deadline = deadline_in(CALL_TIMEOUT)
+            if (yield from _readable(session, listener, deadline)):
+                with listener.accept()[0] as connection:
+                    connection.setblocking(False)
+                    if (yield from _readable(session, connection, deadline)):
+                        _, received, _, _ = socket.recv_fds(connection, 4096, 1, socket.MSG_CMSG_CLOEXEC)
+                        if received:
+                            return near(Descriptor(received[0]))
+        finally:
+            os.unlink(f"/proc/self/fd/{directory.fd}/{name}")
+    return Descriptor(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+
+
+def _readable(session: Session, sock: socket.socket, deadline: int) -> Operation[bool]:
+    """False when the runtime ended instead."""
+    while True:
+        ready = yield Wait((sock.fileno(), session.runtime.pidfd), (), deadline)
+        if sock.fileno() in ready:
+            return True
+        if session.runtime.pidfd in ready:
+            return False
+        if passed(deadline):
+            raise Timeout(f"exec {session.id!r} in {session.life.id!r}: no terminal came within {CALL_TIMEOUT:g} s", CALL_TIMEOUT)
+
+
+def set_size(terminal: int, rows: int, columns: int) -> None:
+    """TIOCSWINSZ; a terminal that is gone is fine."""
+    import termios
+
+    if terminal < 0:
+        return
+    try:
+        termios.tcsetwinsize(terminal, (rows, columns))
+    except (OSError, termios.error):
+        pass
+
+
+def resize(session: Session, terminal: int, rows: int, columns: int) -> None:
+    """Sets the size of a session's terminal."""
+    set_size(terminal, *check_size((rows, columns)))
+    if not session.life.host.runtime.sends_console:
+        session.runtime.signal(SIGWINCH)  # it is no foreground process of that terminal, so the kernel does not tell it
+
+
+# --- following --------------------------------------------------------------------------------------------------------------------
+
+
+def wait(session: Session, timeout: float | None) -> Operation[ExitStatus]:
+    """Waits for the program's end. Raises Timeout, and it goes on; ExecError or ContainerStateError when the runtime did not start it."""
+    if not (yield from _attend(session, deadline_in(timeout), None)):
+        raise Timeout(f"exec session {session.id!r} in {session.life.id!r} did not end within {timeout or 0:g} s; it goes on", timeout)
+    return result(session)
+
+
+def result(session: Session) -> ExitStatus:
+    """How it ended. Raises what kept it from beginning."""
+    if session.failure is not None:
+        raise session.failure.with_traceback(None)
+    assert session.status is not None
+    return session.status
+
+
+def poll(session: Session) -> None:
+    """Looks, without waiting, whether it has ended."""
+    if not session.is_over:
+        _settle(session, late=True)
+
+
+def _attend(session: Session, deadline: int, pump: Pump | None) -> Operation[bool]:
+    """Serves the pump until the session is over; False at the deadline, or when the pump has had too much."""
+    if not session.is_over:
+        _settle(session, late=False)
+    look = FIRST_LOOK
+    silent: int | None = None  # the program has ended; until then the runtime is waited for
+    while not session.is_over:
+        program = session.find()
+        pidfds = [session.runtime.pidfd] if session.told is None else []
+        until = deadline
+        if silent is not None:
+            until = sooner(deadline, silent)
+        elif program is not None:
+            pidfds.append(program.pidfd)
+        elif look <= LAST_LOOK:
+            until = sooner(deadline, deadline_in(look))
+            look *= 2
+        ready = yield Wait(pidfds, (), until) if pump is None else pump.wait(pidfds, until)
+        if pump is not None:
+            pump.serve(ready)
+            if pump.over_limit():
+                return False
+        if program is not None and (program.pidfd in ready or (silent is not None and ready)):
+            silent = deadline_in(CONMON_GRACE if pump is None else SILENCE)
+        if silent is not None or session.runtime.pidfd in ready:
+            _settle(session, late=silent is not None and passed(silent))
+            if silent is not None and passed(silent):
+                silent = NEVER  # the kernel does not tell: only the runtime can
+        if not session.is_over and passed(deadline):
+            return False
+    return True
+
+
+def _settle(session: Session, *, late: bool) -> None:
+    """Takes the exit code, once there is one: the runtime's, checked against the kernel's word about the program. ``late``: the runtime
+    outlives the program, and is not waited for where the kernel tells."""
+    program = session.find()
+    alive = program is not None and not program.has_ended()
+    kernel = program.exit_code() if program is not None and not alive else None
+    told = session.runtime_ended()
+    if told is None and (not late or kernel is None):
+        return
+    code, signal = told or (-1, 0)
+    filed = code if code >= 0 and not signal else None
+    if filed is None and alive:
+        return  # the runtime was killed, and the program goes on
+    if session.refusal is not None:
+        _not_started(session, runtimes.parse_log(session.refusal))
+    else:
+        session.status = combine(filed, kernel, oom_killed=False, finished_ns=time_ns())
+    session.sweep()
+
+
+def _not_started(session: Session, words: bytes) -> None:
+    """The runtime has failed: with a code as shells have it when there is no such program, else for a reason of its own."""
+    code = runtimes.says_program(words, session.program or "")
+    if code is not None:
+        session.status = ExitStatus(code, finished_ns=time_ns())
+    elif session.life.has_ended():
+        session.failure = ContainerStateError(f"cannot exec in {session.life.id!r}: it has ended{said(words)}", "stopped")
+    else:
+        session.failure = ExecError(f"exec {session.id!r} in {session.life.id!r}: the runtime failed", words)
+
+
+# --- ending -----------------------------------------------------------------------------------------------------------------------
+
+
+def _known(session: Session) -> Operation[None]:
+    """Waits until the program is known, or the session over."""
+    look = FIRST_LOOK
+    while session.find() is None and not session.is_over:
+        yield Wait((session.runtime.pidfd,), (), deadline_in(min(look, LAST_LOOK)))
+        look *= 2
+        _settle(session, late=False)
+
+
+def kill(session: Session, signal: int) -> Operation[None]:
+    """Sends a signal to the program. Raises ContainerStateError when it has ended."""
+    yield from _known(session)
+    program = session.find()
+    if session.is_over or program is None or program.has_ended() or not program.signal(signal):
+        raise ContainerStateError(f"cannot signal exec session {session.id!r} in {session.life.id!r}: it has ended", "stopped")
+
+
+def stop(stopped: Sequence[Session], timeout: float) -> Operation[None]:
+    """TERM to all processes of these sessions, then KILL to what is left ``timeout`` seconds later; nothing else is touched. Raises
+    ContainerStateError in a paused container, where they would not see the signal, or when even KILL does not end one."""
+    members = []
+    for session in stopped:
+        life = session.life
+        if life.init is not None and life.host.hierarchies.is_frozen(life.init.pid):
+            raise ContainerStateError(f"cannot stop exec session {session.id!r}: {life.id!r} is paused", "paused")
+        yield from _known(session)
+        members.append(session.members())
+    if timeout > 0:
+        for process in chain(*members):
+            process.signal(SIGTERM)
+        deadline = deadline_in(timeout)
+        for process in chain(*members):
+            yield from ended(process, deadline)
+    for session, known in zip(stopped, members, strict=True):
+        # What it has started since, if it lives; else what was seen and lives.
+        left = session.members() or [process for process in known if not process.has_ended()]
+        if left and not (yield from kill_tree(left, grace=KILL_TIMEOUT)):
+            raise ContainerStateError(f"exec session {session.id!r} in {session.life.id!r} is there {KILL_TIMEOUT:g} s after SIGKILL", "running")
+        yield from _attend(session, deadline_in(KILL_TIMEOUT), None)
+        session.release()
+
+
+def living(life: Life) -> list[Session]:
+    """The container's sessions that live, whichever process started them; those of this process's as it knows them."""
+    ours = {session.id: session for session in life.sessions}
+    return [ours.get(session.id, session) for session in sessions.recorded(life)]
+
+
+def leave(session: Session, *, failed: bool) -> Operation[None]:
+    """The end of a ``with`` block: as subprocess.Popen's it waits; a failed block has the session killed."""
+    if failed and not session.is_over:
+        yield from stop((session,), 0)
+    yield from _attend(session, NEVER, None)
+
+
+# --- feeding and draining ---------------------------------------------------------------------------------------------------------
+
+
+def communicate(
+    session: Session, ends: Sequence[StreamBase | None], data: bytes | None, timeout: float | None, max_output: int | None
+) -> Operation[tuple[bytes | None, bytes | None]]:
+    """Feeds and drains the pipes, or the terminal, until the program ends. Raises ExecTimeout and OutputTooLong; the session is killed then."""
+    if data is not None and not isinstance(data, bytes | bytearray | memoryview):
+        raise InvalidOption(f"input must be bytes, not {type(data).__name__}")
+    stdin, *outputs = ends
+    if data and stdin is None:
+        raise InvalidOption(f"exec session {session.id!r} has no stdin of ours to write the input to; start it with stdin=PIPE")
+    deadline = deadline_in(timeout)
+    pump = Pump(max_output)
+    for number, stream in enumerate(outputs, 1):
+        if stream is not None and not stream.closed:
+            pump.capture(number, *stream.surrender())
+    if stdin is not None and not stdin.closed:
+        # A terminal has no end of input but its hanging up: only a duplicate of it is closed.
+        pump.feed(near(Descriptor(os.dup(stdin.fileno()))) if stdin in outputs else stdin.surrender()[0], data or b"")
+    whole = yield from _attend(session, deadline, pump)
+    if not whole:
+        yield from stop((session,), 0)
+    pump.drain_all()
+    pump.close()
+    told = pump.result(1), pump.result(2)
+    if pump.over_limit():
+        raise OutputTooLong(f"exec session {session.id!r} wrote more than {max_output} bytes; it was killed", *told)
+    if not whole:
+        raise ExecTimeout(f"exec session {session.id!r} took longer than {timeout or 0:g} s; it was killed", timeout, *told)
+    result(session)
+    return told

@@ -1,0 +1,209 @@
+"""Exec sessions: what lies on disk of one, in its container's directory, and its processes.
+
+    execs/SESSION.json      what the runtime is to run         SESSION.pid   the program's pid, written by the runtime once it runs
+          SESSION.runtime   the runtime's pid and start time   SESSION.log   the runtime's own words
+
+Making the first of them is the lock on the session's id; a directory for each would cost more than all of them. The runtime's process stays
+as long as the program runs, because it is the one that gets to know the exit code: whoever finds it alive by its start time knows its child
+as the program. The files go with the session.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from pyoci import ids
+from pyoci.conmon import parse_pidfile
+from pyoci.errors import ContainerNotFound, InvalidID, ProtocolError, SessionExists, StateDirError
+from pyoci.exits import read_small
+from pyoci.process import STDERR_KEPT, Process, descendants, read_stat, still_there
+from pyoci.store import MODE, write_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyoci.exits import ExitStatus
+    from pyoci.lifecycle import Life
+
+
+LONGEST = 240
+"""Of an id: its files' names are a little longer, and NAME_MAX is 255."""
+
+
+def check_id(id: str) -> str:
+    """As ``ids.check``, for a session's."""
+    if len(ids.check(id, "session id")) > LONGEST:
+        raise InvalidID(f"the session id has {len(id)} characters; at most {LONGEST} are possible: {id[:40]!r}…")
+    return id
+
+
+class Session:
+    """One exec session, as this process knows it. ``runtime`` is our child if ``ours``, and ``told`` is how it ended; ``process`` is the
+    program, once it is known. ``status`` is how the session ended, or ``failure`` why it never began: ``refusal`` is what the runtime said then."""
+
+    __slots__ = ("base", "failure", "id", "life", "ours", "process", "program", "refusal", "runtime", "status", "told")
+
+    def __init__(self, life: Life, id: str, runtime: Process, *, program: str | None = None) -> None:
+        self.life = life
+        self.id = id
+        self.base = f"{life.directory}/execs/{id}"
+        self.runtime = runtime
+        self.program = program
+        self.ours = program is not None
+        self.process: Process | None = None
+        self.told: tuple[int, int] | None = None
+        self.refusal: bytes | None = None
+        self.status: ExitStatus | None = None
+        self.failure: Exception | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.status is not None or self.failure is not None
+
+    def record(self) -> None:
+        """Writes down who the runtime is."""
+        stat = read_stat(self.runtime.pid)
+        if stat is not None:
+            write_file(f"{self.base}.runtime", f"{self.runtime.pid} {stat.start_time}\n".encode())
+
+    def find(self) -> Process | None:
+        """The program, if the runtime has told its pid and it still runs."""
+        if self.process is None:
+            pidfile = read_small(f"{self.base}.pid")
+            if pidfile is not None and pidfile[0]:
+                self.process = self._child(pidfile[0])
+        return self.process
+
+    def _child(self, pidfile: bytes) -> Process | None:
+        try:
+            process = Process.open(parse_pidfile(pidfile, f"{self.base}.pid"))
+        except (OSError, ProtocolError):
+            return None
+        stat = read_stat(process.pid)
+        # The runtime's number is its own until it is reaped, so its child is what it says.
+        if stat is None or stat.ppid != self.runtime.pid or not self.runtime.signal(0):
+            return None
+        return process
+
+    def has_started(self) -> bool:
+        """The runtime has told a pid."""
+        return self.process is not None or os.path.lexists(f"{self.base}.pid")
+
+    def runtime_ended(self) -> tuple[int, int] | None:
+        """(code, signal) of the runtime, reaped if it is our child; (-1, 0) when nobody knows, None while it lives."""
+        if self.told is None and self.runtime.has_ended():
+            self.told = (self.runtime.reap() if self.ours else self.runtime.exit_code()) or (-1, 0)
+            # Without a pid it has failed itself, unless somebody has removed what lay on disk.
+            if self.told[0] > 0 and not self.has_started() and os.path.lexists(f"{self.base}.json"):
+                found = read_small(f"{self.base}.log", STDERR_KEPT)
+                self.refusal = found[0] if found is not None else b""
+        return self.told
+
+    def sweep(self) -> bool:
+        """Once the runtime has ended: takes away what lies on disk of a session of ours. False while it lives."""
+        if self.runtime_ended() is None:
+            return False
+        if self.ours:
+            self.remove()
+        return True
+
+    def remove(self) -> None:
+        """What lies on disk; gone already is fine."""
+        for suffix in (".runtime", ".pid", ".log", ".json"):  # the lock last
+            try:
+                os.unlink(self.base + suffix)
+            except OSError:
+                pass
+
+    def members(self) -> list[Process]:
+        """The program, all below it, and what else belongs to its session (setsid(2)), such as what it left in the background; nothing if
+        it has ended. What made a session of its own and lost its parent is no part of it any more."""
+        main = self.find()
+        stat = read_stat(main.pid) if main is not None else None
+        runtime = read_stat(self.runtime.pid)
+        if main is None or stat is None or runtime is None:
+            return []
+        found = {main.pid: main}
+        below = set(descendants({main.pid}))
+        # A runtime that made no session for the program would leave it in the caller's.
+        own = stat.session if stat.session != runtime.session else -1
+        for pid in below | {int(name) for name in os.listdir("/proc") if name.isdecimal()}:
+            if pid in found:
+                continue
+            try:
+                process = Process.open(pid)
+            except OSError:
+                continue
+            looked = read_stat(pid)
+            if looked is not None and (looked.session == own or (pid in below and looked.ppid in below | {main.pid})):
+                found[pid] = process
+        # While it lived, its session's number was its own.
+        return [] if main.has_ended() else list(found.values())
+
+    def claim(self, process: bytes) -> None:
+        """Writes what the runtime is to run. Raises SessionExists, ContainerNotFound, StateDirError."""
+        path = f"{self.base}.json"
+        for _ in range(3):
+            try:
+                return write_file(path, process)
+            except StateDirError as error:
+                if error.errno == errno.ENOENT:
+                    self._make_directory()
+                elif error.errno != errno.EEXIST:
+                    self.remove()
+                    raise
+                elif not self._remove_if_abandoned():
+                    break
+        raise SessionExists(f"{self.life.id!r} has an exec session {self.id!r} already: {path} exists; use another id")
+
+    def _make_directory(self) -> None:
+        try:
+            os.mkdir(os.path.dirname(self.base), MODE)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            raise ContainerNotFound(f"no container {self.life.id!r}: it was deleted") from None
+
+    def _remove_if_abandoned(self) -> bool:
+        """Removes what an owner left behind that has gone itself: its runtime has ended and been reaped."""
+        identity = _runtime(f"{self.base}.runtime")
+        if identity is None or still_there(*identity) is not None:
+            return False
+        self.remove()
+        return True
+
+    def release(self) -> None:
+        """After a stop by somebody else than the owner, who may be gone."""
+        if not self.ours:
+            self._remove_if_abandoned()
+
+
+def _runtime(path: str) -> tuple[int, int] | None:
+    """(pid, start time) as ``record`` wrote it."""
+    content = read_small(path)
+    words = content[0].split() if content is not None else []
+    if len(words) != 2 or not all(word.isdigit() and len(word) < 20 for word in words):
+        return None
+    return int(words[0]), int(words[1])
+
+
+def recorded(life: Life) -> list[Session]:
+    """The sessions that live, by id, whichever process started them."""
+    try:
+        names = sorted(os.listdir(f"{life.directory}/execs"))
+    except FileNotFoundError:
+        return []
+    found = []
+    for name in names:
+        id, suffix = os.path.splitext(name)
+        if suffix != ".runtime":
+            continue
+        identity = _runtime(f"{life.directory}/execs/{name}")
+        runtime = still_there(*identity) if identity is not None else None
+        if runtime is None or runtime.has_ended():
+            continue
+        session = Session(life, id, runtime)
+        # runc outlives the program while something else still holds its output.
+        if not session.has_started() or ((program := session.find()) is not None and not program.has_ended()):
+            found.append(session)
+    return found

@@ -1,0 +1,138 @@
+"""exec without a container: the process object, the command, the runtime's words, ids."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyoci import execs, sessions, spec
+from pyoci.errors import ContainerNotFound, InvalidID, InvalidOption, InvalidSpec, SessionExists
+from pyoci.process import Process, read_stat
+from pyoci.runtimes import Runtime, parse_log
+from pyoci.sessions import Session
+
+
+class FakeLife:
+    def __init__(self, directory: Path) -> None:
+        self.id = "job"
+        self.directory = str(directory)
+        self.config: Any = None
+
+
+@pytest.fixture
+def life(tmp_path: Path) -> Any:
+    config = spec.build(["sleep", "1"], rootfs=tmp_path, env={"A": "1", "B": "2"}, cwd="/srv")
+    config["process"]["consoleSize"] = {"height": 1, "width": 1}
+    config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 10, "hard": 10}]
+    (tmp_path / "config.json").write_bytes(spec.encode(config))
+    return FakeLife(tmp_path)
+
+
+def test_the_containers_own_process_is_the_model(life: Any) -> None:
+    process = execs.process_of(life, ["true"])
+    assert process["args"] == ["true"]
+    assert process["terminal"] is False
+    assert process["cwd"] == "/srv"
+    assert process["rlimits"][0]["soft"] == 10
+    assert "consoleSize" not in process
+    assert process["env"][-2:] == ["A=1", "B=2"]
+
+
+def test_what_is_given_changes_it(life: Any) -> None:
+    process = execs.process_of(life, ["true"], cwd="/", env={"A": "x", "C": "3"}, user="5:6", no_new_privs=False)
+    assert process["env"][-3:] == ["B=2", "A=x", "C=3"]
+    assert (process["cwd"], process["user"], process["noNewPrivileges"]) == ("/", {"uid": 5, "gid": 6}, False)
+    assert execs.process_of(life, ["true"])["cwd"] == "/srv"
+
+
+def test_capabilities_are_added(life: Any) -> None:
+    own = execs.process_of(life, ["true"])["capabilities"]
+    more = execs.process_of(life, ["true"], capabilities=["NET_RAW", "CAP_CHOWN"])["capabilities"]
+    assert more["effective"] == [*own["effective"], "CAP_NET_RAW"]
+    assert "ambient" not in more
+    for_user = execs.process_of(life, ["true"], capabilities=["NET_RAW"], user=7)["capabilities"]
+    assert for_user["ambient"] == for_user["inheritable"] == ["CAP_NET_RAW"]
+
+
+@pytest.mark.parametrize("bad", [{"args": []}, {"args": [""]}, {"cwd": "x"}, {"env": {"": "x"}}, {"env": {"A": "\0"}}, {"no_new_privs": "yes"}])
+def test_what_cannot_be_run(life: Any, bad: dict[str, Any]) -> None:
+    with pytest.raises(InvalidSpec, match="exec: process"):
+        execs.process_of(life, **{"args": ["true"], **bad})
+
+
+@pytest.mark.parametrize("bad", [{"args": "true"}, {"args": [b"true"]}, {"capabilities": "CHOWN"}, {"capabilities": ["a b"]}, {"user": "x y"}])
+def test_options_that_make_no_sense(life: Any, bad: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption):
+        execs.process_of(life, **{"args": ["true"], **bad})
+
+
+def test_the_command() -> None:
+    runtime = Runtime("/usr/bin/crun", "/state/crun", ["--debug"])
+    assert runtime.exec_argv("job", "/d/s", 2, "/c") == [
+        *("crun", "--root", "/state/crun", "--debug", "--log", "/d/s.log", "--log-format", "json"),
+        *("exec", "--process", "/d/s.json", "--pid-file", "/d/s.pid", "--preserve-fds", "2", "--console-socket", "/c", "job"),
+    ]
+    assert runtime.exec_argv("job", "/d/s")[-3:] == ["--pid-file", "/d/s.pid", "job"]
+
+
+def test_the_runtimes_log() -> None:
+    lines = [json.dumps({"msg": "no such thing", "level": "error"}), "not JSON", '{"level": "error"}', json.dumps({"msg": 'a "b"\nc'})]
+    assert parse_log("\n".join(lines).encode() + b"\n\xff") == b'no such thing\nnot JSON\n{"level": "error"}\na "b"\nc\n\xff'
+    assert parse_log(b"") == b""
+
+
+def test_session_ids() -> None:
+    assert sessions.check_id("a-1") == "a-1"
+    for bad in ("", "../x", "a/b", "x" * 241, "-a"):
+        with pytest.raises(InvalidID, match="session id"):
+            sessions.check_id(bad)
+
+
+def test_an_id_is_claimed_once(life: Any) -> None:
+    Session(life, "one", Process(), program="true").claim(b"{}")
+    with pytest.raises(SessionExists, match="one"):
+        Session(life, "one", Process(), program="true").claim(b"{}")
+    life.directory += "/nowhere"
+    with pytest.raises(ContainerNotFound):
+        Session(life, "two", Process(), program="true").claim(b"{}")
+
+
+def test_what_an_owner_left_behind_is_claimed_anew(life: Any) -> None:
+    session = Session(life, "one", Process(), program="true")
+    session.claim(b"{}")
+    Path(f"{session.base}.runtime").write_text("1 1\n")  # nobody's: PID 1 did not start then
+    session.claim(b"{}")
+    assert not Path(f"{session.base}.runtime").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"0", b"1", b"-5", b"99999999", b"4 4"])
+def test_a_pid_that_is_none_is_not_believed(life: Any, content: bytes) -> None:
+    session = Session(life, "one", Process(), program="true")
+    session.claim(b"{}")
+    Path(f"{session.base}.pid").write_bytes(content)
+    assert session.find() is None
+    assert session.has_started()
+
+
+def test_only_the_runtimes_child_is_the_program(life: Any) -> None:
+    stat = read_stat(os.getpid())
+    assert stat is not None
+    session = Session(life, "one", Process.open(stat.ppid), program="true")
+    session.claim(b"{}")
+    Path(f"{session.base}.pid").write_text(str(os.getpid()))
+    assert session.find() is not None  # our parent stands for the runtime
+    session = Session(life, "one", Process.open(os.getpid()), program="true")
+    assert session.find() is None
+
+
+def test_what_lies_there_and_is_no_session_is_passed_over(life: Any) -> None:
+    assert sessions.recorded(life) == []
+    directory = Path(life.directory, "execs")
+    directory.mkdir()
+    (directory / "a.runtime").write_text("x y")
+    (directory / "b.runtime").write_text("1 1")
+    (directory / "c.json").write_text("{}")
+    (directory / "d.runtime").mkdir()
+    assert sessions.recorded(life) == []
