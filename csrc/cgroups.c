@@ -3,7 +3,7 @@
  * hierarchies, and a call of ours for each directory would cost more than the kernel's part.
  */
 #define _GNU_SOURCE
-#include "pyoci.h"
+#include "fail.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,14 +12,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static int fail(struct po_error *error, int err, enum po_stage stage, const char *path) {
-    error->err = err;
-    error->stage = stage;
-    strncpy(error->path, path, PO_PATH_MAX - 1);
-    error->path[PO_PATH_MAX - 1] = '\0';
-    return -err;
-}
 
 /* Control files take and give their whole content in one call. */
 static int write_control(const char *path, const char *content, size_t length) {

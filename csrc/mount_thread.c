@@ -7,7 +7,7 @@
  * with all its mounts. No other thread, and nothing outside, ever sees one of them.
  */
 #define _GNU_SOURCE
-#include "pyoci.h"
+#include "fail.h"
 #include "syscalls.h"
 
 #include <pthread.h>
@@ -28,13 +28,6 @@ struct job {
     struct po_error *ret_error;
     int result;
 };
-
-static int fail(struct po_error *error, int err, enum po_stage stage, const char *path) {
-    error->err = err;
-    error->stage = stage;
-    snprintf(error->path, sizeof error->path, "%s", path);
-    return -err;
-}
 
 /*
  * What is mounted below the mount that holds PATH stays in this namespace; what is mounted there outside still comes in. All other mounts are

@@ -36,6 +36,7 @@ enum po_stage {
     PO_STAGE_PROPAGATION,    /* keeping what is mounted on the place in the namespace */
     PO_STAGE_RUN_DIRECTORY,  /* mounting the run directory on the place */
     PO_STAGE_TARGET,         /* mkdir of the target */
+    PO_STAGE_REMOVE,         /* files.c: removing; path is the name in its directory */
     PO_STAGE_BIND            /* binding the source to the target; path is the source */
 };
 
@@ -107,6 +108,10 @@ int po_pidfd_open(int32_t pid, int32_t *ret_pidfd);
 int po_pidfd_signal(int32_t pidfd, int32_t signal);
 int po_pidfd_reap(int32_t pidfd, struct po_exit *ret_exit);
 int po_pidfd_exit_info(int32_t pidfd, struct po_exit *ret_exit);
+
+/* files.c */
+int po_file_write(const char *path, const char *content, uint64_t size);
+int po_tree_remove(const char *path, struct po_error *ret_error);
 
 /* io.c */
 int po_socketpair(int32_t type, int32_t ret_fds[2]);

@@ -11,6 +11,7 @@
  */
 #define _GNU_SOURCE
 #include "clone3.h"
+#include "fail.h"
 #include "spawn_child.h"
 #include "syscalls.h"
 
@@ -65,14 +66,6 @@ static int clone_child(struct child *c, char *stack, int *ret_pidfd) {
     c->join_cgroup = c->what->cgroup >= 0;
     int pid = clone(po_child, stack + STACK_SIZE, CLONE_FLAGS | SIGCHLD, c, ret_pidfd);
     return pid < 0 ? -errno : pid;
-}
-
-static int fail(struct po_error *error, int err, enum po_stage stage, const char *path) {
-    error->err = err;
-    error->stage = stage;
-    strncpy(error->path, path ? path : "", PO_PATH_MAX - 1);
-    error->path[PO_PATH_MAX - 1] = '\0';
-    return -err;
 }
 
 /* What a stage of the child's was about. */

@@ -11,9 +11,11 @@ from pyoci.errors import InvalidOption, SpawnError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from pyoci.mounts import Mounts
+
+    Block: TypeAlias = tuple[bytes, int]
 
 POLLIN = 0x001
 POLLOUT = 0x004
@@ -52,7 +54,7 @@ def failure(result: int, what: str) -> OSError:
     return OSError(-result, f"{what}: {os.strerror(-result)}")
 
 
-def block(strings: Iterable[str | bytes], what: str) -> tuple[bytes, int]:
+def block(strings: Iterable[str | bytes], what: str) -> Block:
     """Strings as one block of NUL-closed bytes, and their number. A NUL inside one would cut it in two: refused."""
     parts = [os.fsencode(s) for s in strings]
     joined = b"\0".join(parts) + b"\0"
@@ -67,7 +69,7 @@ def environment_block(env: Mapping[str, str]) -> tuple[bytes, int]:
 
 def spawn(
     path: str,
-    argv: Sequence[str],
+    argv: list[str] | Block,
     env: tuple[bytes, int],
     ret_process: Any,
     *,
@@ -82,7 +84,7 @@ def spawn(
     """Starts a program (no PATH search) and writes pid and pidfd into ``ret_process`` (``new_process()``), which the caller owns already: an
     exception between the C call and the caller's next line then loses nothing. ``fds[i]`` becomes descriptor i (-1: /dev/null), all others
     are closed. ``label``: its SELinux context. ``mounts``: the mount namespace that is made for it. Raises SpawnError."""
-    args, argc = block(argv, "argv")
+    args, argc = argv if isinstance(argv, tuple) else block(argv, "argv")
     what = ffi.new("struct po_spawn *")
     error = ffi.new("struct po_error *")
     # from_buffer and new give objects that must outlive the call: they are named for that.
@@ -143,6 +145,11 @@ def pidfd_reap(pidfd: int) -> tuple[int, int] | None:
     return (ret.code, ret.signal) if result else None
 
 
+def pidfd_reap_if_ours(pidfd: int) -> None:
+    """Reaps a child of ours that has ended; anybody else's is left alone, without a word."""
+    lib.po_pidfd_reap(pidfd, ffi.new("struct po_exit *"))
+
+
 def pidfd_exit_info(pidfd: int) -> tuple[int, int] | None:
     """(code, signal) of any process that has been reaped, by whomever; None when it has not, or when this kernel cannot tell (< 6.15)."""
     ret = ffi.new("struct po_exit *")
@@ -195,6 +202,25 @@ def capture(size: int) -> int:
     return int(ret[0])
 
 
+def file_write(path: str, content: bytes) -> None:
+    """A new file with this content, mode 0640. Raises OSError, FileExistsError among them."""
+    result = lib.po_file_write(os.fsencode(path), content, len(content))
+    if result < 0:
+        raise failure(result, f"writing {path}")
+
+
+def tree_remove(path: str) -> None:
+    """Removes a directory with all in it; gone already is fine. Follows no link, crosses no mount that is not empty. Raises OSError."""
+    error = ffi.new("struct po_error *")
+    result = lib.po_tree_remove(os.fsencode(path), error)
+    if result < 0:
+        within = os.fsdecode(ffi.string(error.path))
+        raise failure(result, f"removing {path}{f' ({within})' if within else ''}")
+
+
+_new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
+
+
 class LineReader:
     """Gathers one line of at most ``limit`` bytes from a stream socket, over any number of calls."""
 
@@ -203,7 +229,7 @@ class LineReader:
     def __init__(self, fd: int, limit: int) -> None:
         self.fd = fd
         self.limit = limit
-        self._buffer = ffi.new("char[]", limit)
+        self._buffer = _new_uncleared("char[]", limit)
         self._length = ffi.new("uint32_t *")
 
     def read(self, deadline: int = 0) -> bool | None:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from pyoci._ffi import Block
     from pyoci.mounts import Mounts
     from pyoci.options import CreateOptions
     from pyoci.process import Output
@@ -77,6 +78,8 @@ class Host:
 
     __slots__ = (
         "_cgroups",
+        "_conmon_argv",
+        "_options",
         "conmon_env_block",
         "conmon_path",
         "create_timeout",
@@ -122,6 +125,8 @@ class Host:
             "kill_timeout": kill_timeout,
         }
         self._cgroups: cgroups.Cgroups | None = None
+        self._options = Options(**self.defaults)
+        self._conmon_argv: tuple[object, list[bytes], int] = (None, [], 0)
 
     @property
     def hierarchies(self) -> cgroups.Cgroups:
@@ -137,13 +142,23 @@ class Host:
 
     def options(self, **given: Any) -> Options:
         """How a container is created: as given, else as it holds for all."""
-        return Options(**{**self.defaults, **given})
+        return Options(**{**self.defaults, **given}) if given else self._options
 
-    def conmon_env(self, options: Options) -> tuple[bytes, int]:
+    def conmon_env(self, options: Options) -> Block:
         """conmon's environment for creating this container."""
         if not options.passed_fds and options.notify_socket is None:
             return self.conmon_env_block
         return _ffi.environment_block({**self.env, **conmon.pipes(len(options.passed_fds)), **_notify(options.notify_socket)})
+
+    def conmon_block(self, id: str, options: Options) -> Block:
+        """``conmon_argv``, encoded; what does not depend on the id is kept for the next container that is created the same way."""
+        key, parts, count = self._conmon_argv
+        wanted = (options.argv, self.executable)
+        if key != wanted:
+            encoded, count = _ffi.block(self.conmon_argv(_MARK, options), "conmon's argv")
+            parts = encoded.split(_MARK.encode())
+            self._conmon_argv = (wanted, parts, count)
+        return id.encode().join(parts), count
 
     def conmon_argv(self, id: str, options: Options) -> list[str]:
         """conmon's argv for creating this container."""
@@ -153,16 +168,12 @@ class Host:
             exit_dir=self.store.exits,
             runtime=self.executable,
             runtime_args=self.runtime.global_args,
-            log_driver=options.log_driver,
-            log_path=options.log_path,
-            log_size_max=options.log_size_max,
-            sync_log=options.sync_log,
-            log_level=options.log_level,
-            stdin=options.stdin,
-            no_pivot=options.no_pivot,
-            no_new_keyring=options.no_new_keyring,
-            preserve_fds=len(options.passed_fds),
+            **options.argv,
         )
+
+
+# In place of an id, in what is kept.
+_MARK = f"id-{os.urandom(16).hex()}"
 
 
 def _notify(socket: str | None) -> dict[str, str]:
@@ -293,7 +304,7 @@ def _launch(life: Life, first: Process, options: Options, namespace: Mounts | No
         stdin, stdout, stderr = options.stdio
         first.spawn(
             host.conmon_path,
-            host.conmon_argv(life.id, options),
+            host.conmon_block(life.id, options),
             host.conmon_env(options),
             fds=(stdin, stdout, stderr if passthrough else capture.fd, *options.passed_fds, theirs.fd, theirs.fd),
             cwd=life.directory,  # conmon 2.1.6 writes "oom" to its working directory

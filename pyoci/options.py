@@ -9,7 +9,7 @@ from pyoci.errors import InvalidOption
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import TypedDict
+    from typing import Any, TypedDict
 
     class CreateOptions(TypedDict, total=False):
         """The options of ``OCIRuntime.create``, and, for all of its containers, of ``OCIRuntime``; ``Options`` says what each means."""
@@ -115,6 +115,21 @@ class Options:
         if hasattr(self, name):
             raise AttributeError(f"{name} cannot be changed: options are fixed once they are made")
         object.__setattr__(self, name, value)
+
+    @property
+    def argv(self) -> dict[str, Any]:
+        """What of it conmon's arguments tell; see ``conmon.arguments``."""
+        return {
+            "log_driver": self.log_driver,
+            "log_path": self.log_path,
+            "log_size_max": self.log_size_max,
+            "sync_log": self.sync_log,
+            "log_level": self.log_level,
+            "stdin": self.stdin,
+            "no_pivot": self.no_pivot,
+            "no_new_keyring": self.no_new_keyring,
+            "preserve_fds": len(self.passed_fds),
+        }
 
     def check_id(self, id: str) -> None:
         """Raises InvalidOption when a container with this id cannot be logged as asked for."""

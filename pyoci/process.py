@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Self
 
+    from pyoci._ffi import Block
     from pyoci.mounts import Mounts
     from pyoci.waiting import Operation
 
@@ -73,8 +74,8 @@ class Process:
     def spawn(
         self,
         path: str,
-        argv: Sequence[str],
-        env: tuple[bytes, int],
+        argv: list[str] | Block,
+        env: Block,
         *,
         fds: Sequence[int] = (-1, -1, -1),
         cwd: str | None = None,
@@ -128,10 +129,7 @@ class Process:
     def reap_adopted(self) -> None:
         """Where this process is PID 1 or a subreaper, what conmon leaves behind becomes our child: no zombie of it may stay."""
         if self.pidfd >= 0:
-            try:
-                _ffi.pidfd_reap(self._struct.pidfd)
-            except OSError:
-                pass  # somebody else's, as a rule
+            _ffi.pidfd_reap_if_ours(self._struct.pidfd)  # somebody else's, as a rule
 
     def exit_code(self) -> tuple[int, int] | None:
         """(code, signal) of a dead process that is not our child, None if the kernel does not tell: from the pidfd once it was reaped
@@ -219,8 +217,8 @@ def read_capture(fd: int, limit: int = STDERR_KEPT) -> bytes:
 def invoke(
     step: str,
     path: str,
-    argv: Sequence[str],
-    env: tuple[bytes, int],
+    argv: list[str],
+    env: Block,
     timeout: float,
     *,
     stdout: bool = False,

@@ -14,7 +14,7 @@ import json
 import os
 import stat
 
-from pyoci import ids
+from pyoci import _ffi, ids
 from pyoci.conmon import check_directory
 from pyoci.errors import ContainerExists, ContainerNotFound, Error, InvalidOption, StateDirError
 from pyoci.exits import read_small
@@ -107,15 +107,9 @@ def own_directory(path: str, mode: int, what: str) -> None:
 def write_file(path: str, content: bytes) -> None:
     """A new file, or StateDirError that names it."""
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-        try:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(fd, view) :]
-        finally:
-            os.close(fd)
+        _ffi.file_write(path, content)
     except OSError as error:
-        raise StateDirError(error.errno, f"writing {path}: {error.strerror}", path) from None
+        raise StateDirError(error.errno, str(error.args[1]), path) from None
 
 
 def read_record(directory: str, id: str) -> dict[str, Any]:
@@ -151,14 +145,6 @@ def _unlink(path: str) -> None:
 def remove_tree(path: str) -> None:
     """Removes a directory of ours with all in it; follows no link and crosses no mount that is not empty. Gone already is fine."""
     try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    remove_tree(entry.path)
-                else:
-                    _unlink(entry.path)
-        os.rmdir(path)
-    except FileNotFoundError:
-        pass
+        _ffi.tree_remove(path)
     except OSError as error:
-        raise StateDirError(error.errno, f"removing {path}: {error.strerror}", path) from None
+        raise StateDirError(error.errno, str(error.args[1]), path) from None

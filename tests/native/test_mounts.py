@@ -40,7 +40,7 @@ def mounts_in(directory: str) -> Mounts:
 
 
 def start(mounts: Mounts, *argv: str, fds: tuple[int, ...] = (-1, -1, -1)) -> Process:
-    return Process().spawn(argv[0], argv, _ffi.environment_block({"PATH": os.environ["PATH"]}), fds=fds, mounts=mounts)
+    return Process().spawn(argv[0], list(argv), _ffi.environment_block({"PATH": os.environ["PATH"]}), fds=fds, mounts=mounts)
 
 
 def finish(process: Process) -> tuple[int, int] | None:

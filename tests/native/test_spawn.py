@@ -28,7 +28,7 @@ SH = "/bin/sh"
 
 def spawn(argv: Sequence[str], env: dict[str, str] | None = None, **options: Any) -> tuple[int, int]:
     """(code, signal) of a program run to its end."""
-    process = Process().spawn(argv[0], argv, _ffi.environment_block(env or {}), **options)
+    process = Process().spawn(argv[0], list(argv), _ffi.environment_block(env or {}), **options)
     drive(ended(process, NEVER))
     exit = process.reap()
     assert exit is not None

@@ -1,0 +1,78 @@
+"""Files written and trees removed in one call each."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from pyoci import _ffi
+
+
+def test_a_file_is_new_whole_and_not_open_to_others(tmp_path: Path) -> None:
+    content = os.urandom(3 << 20)
+    path = tmp_path / "file"
+    _ffi.file_write(str(path), content)
+    assert path.read_bytes() == content
+    assert path.stat().st_mode & 0o7777 & ~0o640 == 0
+    with pytest.raises(FileExistsError, match="file"):
+        _ffi.file_write(str(path), b"other")
+    assert path.read_bytes() == content
+
+
+def test_a_failing_write_is_told() -> None:
+    with pytest.raises(OSError, match="writing /nonexistent/file: No such file"):
+        _ffi.file_write("/nonexistent/file", b"")
+
+
+def test_a_tree_goes_with_all_in_it_and_no_link_is_followed(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    tree = tmp_path / "tree"
+    (tree / "a/b/c").mkdir(parents=True)
+    for name in ("a/file", "a/b/c/file", "file"):
+        (tree / name).write_text("content")
+    os.mkfifo(tree / "a/fifo")
+    (tree / "a/link").symlink_to(kept)
+    _ffi.tree_remove(str(tree))
+    assert not tree.exists()
+    assert (kept / "file").exists()
+    _ffi.tree_remove(str(tree))
+    (tmp_path / "way").symlink_to(kept)
+    with pytest.raises(NotADirectoryError):
+        _ffi.tree_remove(str(tmp_path / "way"))
+    assert (kept / "file").exists()
+
+
+def test_a_bottomless_tree_is_told(tmp_path: Path) -> None:
+    (tmp_path / "/".join(["d"] * 70)).mkdir(parents=True)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match=r"\(d\)"):
+        _ffi.tree_remove(str(tmp_path / "d"))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_two_removers_get_along(tmp_path: Path) -> None:
+    for _ in range(50):
+        tree = tmp_path / "tree"
+        (tree / "sub").mkdir(parents=True)
+        for i in range(40):
+            (tree / f"sub/{i}").touch()
+        failed: list[BaseException] = []
+
+        def remove(tree: Path = tree, failed: list[BaseException] = failed) -> None:
+            try:
+                _ffi.tree_remove(str(tree))
+            except OSError as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=remove) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failed
+        assert not tree.exists()
