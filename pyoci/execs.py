@@ -214,7 +214,7 @@ def _start(life: Life, id: str, process: Mapping[str, Any], stdio: Stdio, preser
         raise
 
 
-def _spawn(life: Life, session: Session, argv: Sequence[str], fds: Sequence[int]) -> None:
+def _spawn(life: Life, session: Session, argv: list[str], fds: Sequence[int]) -> None:
     host = life.host
     # A group of its own: what a terminal of ours sends to us is not meant for the container.
     session.runtime.spawn(host.executable, argv, host.env_block, fds=fds, process_group=True)
