@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyoci import cgroups
-from tests import machine, trees
+from tests import guest, machine, trees
 
 ROOT = Path(__file__).parents[1]
 V2_LACKS = frozenset({"no memory controller", "no pids controller", "no cpu controller", "no cgroup v1 hierarchy"})
 """The controllers belong to the v1 hierarchies of a hybrid machine."""
 NEEDS = "needs the host"
-DEFAULT_TESTS = ("tests/integration", "-m", "not once")
 USER, USER_ID = "pyoci-tester", 64321
 SUBORDINATE_IDS = (1 << 20, 1 << 16)
 BOOT_SECONDS = 120
@@ -189,6 +188,10 @@ def _under_systemd(host: Host, command: Sequence[str]) -> int:
             made.kill()
 
 
+def _booted(host: Host, command: Sequence[str]) -> int:
+    return guest.run(command, _tree_environment(host))
+
+
 def _wait_for_systemd(ready: socket.socket, first: int) -> None:
     pidfd = os.pidfd_open(first)
     deadline = time.monotonic() + BOOT_SECONDS
@@ -222,6 +225,7 @@ KINDS = {
     "v2": Host("this machine with cgroup2 alone", _as_it_stands, "v2", lacks=V2_LACKS | {"crun"}),
     "systemd": Host("Debian 12 on cgroup2 with systemd as process 1, D-Bus and journald", _under_systemd, "systemd", "bookworm", V2_LACKS | {"crun"}),
     "debian13": Host("Debian 13 on cgroup2", _in_tree, "v2", "trixie", V2_LACKS),
+    "guest": Host("a whole Debian 12 machine under emulation, with SELinux and every v2 controller", _booted, "v2", "guest"),
 }
 
 
@@ -241,7 +245,8 @@ def main() -> int:
         print("this is a host already", file=sys.stderr)
         return 1
     host = KINDS[options.kind]
-    return host.run(host, options.command or ["python3", "-m", "tests.twice", *DEFAULT_TESTS])
+    marks = "host or guest" if options.kind == "guest" else "not once"  # it is slow
+    return host.run(host, options.command or ["python3", "-m", "tests.twice", "tests/integration", "-m", marks])
 
 
 if __name__ == "__main__":

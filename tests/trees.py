@@ -21,22 +21,23 @@ PACKAGES = (
     *("python3-cffi", "python3-pytest", "python3-hypothesis", "python3-jeepney", "python3-systemd"),
 )
 """The test environment comes from Debian as well: nothing is built or downloaded in a tree."""
+BOOTED = ("linux-image-cloud-amd64", "initramfs-tools", "systemd-sysv", "udev", "selinux-policy-default", "policycoreutils", "iproute2", "strace")
+TREES = {"bookworm": ("bookworm", PACKAGES), "trixie": ("trixie", PACKAGES), "guest": ("bookworm", PACKAGES + BOOTED)}
 TRIES = 3
 
 
-def tree(suite: str) -> Path:
-    """The path of a minimal Debian ``suite`` with what the tests need; nothing must be written to it."""
-    name = hashlib.sha256(" ".join([suite, *PACKAGES]).encode()).hexdigest()[:12]
-    path = CACHE / f"{suite}-{name}"
-    with _alone(suite):
+def tree(kind: str) -> Path:
+    """The path of a minimal Debian with what the tests need (one of TREES); nothing must be written to it."""
+    suite, packages = TREES[kind]
+    path = CACHE / f"{kind}-{digest(suite, *packages)}"
+    with alone(kind):
         if path.exists():
             return path
-        if shutil.which("mmdebstrap") is None:
-            _install("mmdebstrap")
-        print(f"hosts: making a Debian tree of {suite} in {path}", file=sys.stderr, flush=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{suite}-", dir=CACHE))
+        require("mmdebstrap")
+        print(f"hosts: making a tree of Debian's {suite} in {path}", file=sys.stderr, flush=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=CACHE))
         try:
-            command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=essential", f"--include={','.join(PACKAGES)}"]
+            command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=essential", f"--include={','.join(packages)}"]
             command += ["--aptopt=Acquire::Retries 3", "--dpkgopt=force-unsafe-io", suite, str(part), mirror()]
             _try_again(command)
             part.chmod(0o755)
@@ -46,21 +47,25 @@ def tree(suite: str) -> Path:
     return path
 
 
-def extension(suite: str) -> Path:
+def digest(*words: str) -> str:
+    return hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]
+
+
+def extension(kind: str) -> Path:
     """The compiled module, built from this checkout's sources in a tree's own Python and compiler."""
-    place = tree(suite)
+    place = tree(kind)
     digest = hashlib.sha256(place.name.encode())
     for source in [*sorted((ROOT / "csrc").iterdir()), ROOT / "build_ext.py"]:
         digest.update(source.read_bytes())
-    path = CACHE / "extensions" / f"{suite}-{digest.hexdigest()[:12]}.so"
-    with _alone(f"{suite}-extension"):
+    path = CACHE / "extensions" / f"{kind}-{digest.hexdigest()[:12]}.so"
+    with alone(f"{kind}-extension"):
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             with tempfile.TemporaryDirectory(dir=place / "tmp") as build:
                 shutil.copytree(ROOT / "csrc", f"{build}/csrc", ignore=shutil.ignore_patterns("*.o"))
                 shutil.copy(ROOT / "build_ext.py", build)
                 os.mkdir(f"{build}/pyoci")
-                _run(["chroot", str(place), "env", "-C", build.removeprefix(str(place)), "python3", "build_ext.py"])
+                run(["chroot", str(place), "env", "-C", build.removeprefix(str(place)), "python3", "build_ext.py"])
                 shutil.move(f"{build}/pyoci/_native.abi3.so", path)
     return path
 
@@ -76,6 +81,12 @@ def mirror() -> str:
     return MIRROR
 
 
+def require(program: str, package: str | None = None) -> None:
+    """Installs it, if this machine does not have it."""
+    if shutil.which(program) is None:
+        _install(package or program)
+
+
 def _install(*packages: str) -> None:
     if shutil.which("apt-get") is None:
         raise SystemExit(f"hosts: needs {' '.join(packages)} (Debian's packages)")
@@ -89,7 +100,7 @@ def _try_again(command: list[str]) -> None:
     """Mirrors have their moments."""
     for left in range(TRIES - 1, -1, -1):
         try:
-            return _run(command)
+            return run(command)
         except SystemExit as error:
             if left == 0:
                 raise
@@ -101,14 +112,14 @@ def _try_again(command: list[str]) -> None:
     return None
 
 
-def _run(command: list[str]) -> None:
+def run(command: list[str]) -> None:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"hosts: failed: {' '.join(command)}\n{done.stdout[-4000:]}")
 
 
 @contextmanager
-def _alone(name: str) -> Iterator[None]:
+def alone(name: str) -> Iterator[None]:
     """Of several runs one makes it and the others wait."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / f"{name}.lock", "w") as file:
@@ -117,5 +128,5 @@ def _alone(name: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    for suite in sys.argv[1:]:
-        extension(suite)
+    for name in sys.argv[1:]:
+        extension(name)

@@ -167,6 +167,7 @@ def test_a_network_namespace_by_path(runtime: pyoci.OCIRuntime) -> None:
             other.kill()
 
 
+@pytest.mark.guest
 def test_memory_limit(runtime: pyoci.OCIRuntime, has_controller: Any) -> None:
     has_controller("memory")
     hog = "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo survived"
@@ -176,12 +177,14 @@ def test_memory_limit(runtime: pyoci.OCIRuntime, has_controller: Any) -> None:
     assert done.oom_killed
 
 
+@pytest.mark.guest
 def test_pids_limit(runtime: pyoci.OCIRuntime, has_controller: Any) -> None:
     has_controller("pids")
     done = pyoci.run(["sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; wait"], pids=4, runtime=runtime, timeout=60)
     assert b"an't fork" in done.stderr
 
 
+@pytest.mark.guest
 def test_cpu_limit(runtime: pyoci.OCIRuntime, has_controller: Any) -> None:
     has_controller("cpu")
     done = pyoci.run(["sh", "-c", "cat /proc/self/cgroup; i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"], cpus=0.2, runtime=runtime, timeout=100)
