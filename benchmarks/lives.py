@@ -66,6 +66,15 @@ class Pyoci:
         pass
 
 
+class Plain(Pyoci):
+    """The same without shortcuts: conmon and the runtime are called as the floor calls them."""
+
+    name = "plain"
+
+    def __init__(self, runtime: pyoci.OCIRuntime) -> None:
+        super().__init__(pyoci.OCIRuntime(runtime.runtime_path, state_dir=runtime.state_dir, shortcuts=False))
+
+
 class PyociRun:
     """``pyoci.run``, with its output captured."""
 

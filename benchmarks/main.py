@@ -22,7 +22,7 @@ from typing import Any
 
 import pyoci
 from benchmarks import latency, report
-from benchmarks.lives import PHASES, Floor, Pyoci, PyociRun, Way, bare_runtime, podman, true_spec
+from benchmarks.lives import PHASES, Floor, Plain, Pyoci, PyociRun, Way, bare_runtime, podman, true_spec
 from benchmarks.place import state_directory
 from pyoci import rootfs, runtimes
 from pyoci.conmon import environment
@@ -63,18 +63,13 @@ def one_at_a_time(ways: list[tuple[Way, int]], warm_up: int) -> tuple[Lives, dic
     order = [way for way, count in ways if way.name not in failed for _ in range(count)]
     random.shuffle(order)
     progress = Progress("one at a time", len(order))
-    cpu: dict[str, list[float]] = {"pyoci": [], "floor": []}
+    cpu: dict[str, list[float]] = {}
     for way in order:
-        if isinstance(way, Pyoci):
-            before = own_cpu()
-            lives[way.name].append(way.live())
-            cpu["pyoci"].append(own_cpu() - before)
-        elif isinstance(way, Floor):
-            before = way.cpu()
-            lives[way.name].append(way.live())
-            cpu["floor"].append(way.cpu() - before)
-        else:
-            lives[way.name].append(way.live())
+        used = way.cpu if isinstance(way, Floor) else own_cpu if isinstance(way, Pyoci) else None
+        before = used() if used is not None else 0
+        lives[way.name].append(way.live())
+        if used is not None:
+            cpu.setdefault(way.name, []).append(used() - before)
         progress.step()
     # The mean: time is accounted in ticks on some kernels, and its median would be a tick.
     return lives, {name: sum(values) / len(values) for name, values in cpu.items() if values}, failed
@@ -165,7 +160,8 @@ def measure(name: str, lives: int, quick: bool, counts: Sequence[int], state_dir
     runtime = pyoci.OCIRuntime(name, state_dir=f"{state_dir}/{name}")
     few = max(lives // 10, 5)
     floor = Floor(runtime)
-    ways: list[tuple[Way, int]] = [(Pyoci(runtime), lives), (floor, lives), (PyociRun(runtime), lives // 2), (bare_runtime(runtime), lives // 2)]
+    ways: list[tuple[Way, int]] = [(Pyoci(runtime), lives), (Plain(runtime), lives), (floor, lives)]
+    ways += [(PyociRun(runtime), lives // 2), (bare_runtime(runtime), lives // 2)]
     other = podman(runtime)
     if other is not None:
         ways.append((other, few))
