@@ -14,7 +14,6 @@ from typing import Any, Protocol, Unpack
 import pyoci
 from benchmarks.place import bare_root, podman_command
 from pyoci import rootfs, spec, templates
-from pyoci.lifecycle import cgroups_path
 from pyoci.options import Options
 
 TYPE_CHECKING = False
@@ -107,7 +106,7 @@ class Floor:
         mark = "FLOORID"
         template = Path(host.store.directory) / f"{self._prefix}.json"
         prepared = templates.prepare(true_spec())
-        template.write_bytes(prepared.config_json(cgroups_path(mark, prepared)).replace(mark.encode(), b"@ID@"))
+        template.write_bytes(prepared.config_json(host.placement.place(mark, None).spec).replace(mark.encode(), b"@ID@"))
 
         def filled(path: str, argv: list[str]) -> list[str]:
             return [path, *(word.replace(mark, "@ID@") for word in argv[1:])]

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pyoci.container import Container as Container
     from pyoci.container import ExecSession as ExecSession
     from pyoci.errors import (
+        CgroupError as CgroupError,
+    )
+    from pyoci.errors import (
         ConmonError as ConmonError,
     )
     from pyoci.errors import (
@@ -82,10 +85,6 @@ if TYPE_CHECKING:
         Timeout as Timeout,
     )
     from pyoci.exits import ExitStatus as ExitStatus
-    from pyoci.launcher import Job as Job
-    from pyoci.launcher import Launcher as Launcher
-    from pyoci.launcher import LaunchFuture as LaunchFuture
-    from pyoci.launcher import Progress as Progress
     from pyoci.oneshot import CompletedProcess as CompletedProcess
     from pyoci.oneshot import RunFailed as RunFailed
     from pyoci.oneshot import RunTimeout as RunTimeout
@@ -101,6 +100,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "container": ("Container", "ExecSession"),
     "errors": (
+        "CgroupError",
         "ConmonError",
         "ConmonTooOld",
         "ContainerExists",
@@ -125,7 +125,6 @@ _HOMES = {
         "Timeout",
     ),
     "exits": ("ExitStatus",),
-    "launcher": ("Job", "LaunchFuture", "Launcher", "Progress"),
     "oneshot": ("CompletedProcess", "RunFailed", "RunTimeout", "run"),
     "runtime": ("OCIRuntime",),
     "streams": ("DEVNULL", "PIPE", "STDOUT"),

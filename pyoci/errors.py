@@ -124,6 +124,10 @@ class RuntimeFailed(Error):
         self.stderr = stderr
 
 
+class CgroupError(Error):
+    """conmon or the container cannot be placed in the cgroup that was asked for."""
+
+
 class Timeout(Error, TimeoutError):
     """The deadline passed. ``timeout`` is in seconds; what was waited for goes on unless the message says otherwise."""
 

@@ -77,7 +77,6 @@ class Host:
     of ``create`` that hold for all of them."""
 
     __slots__ = (
-        "_cgroups",
         "_conmon_argv",
         "_options",
         "conmon_env_block",
@@ -87,6 +86,7 @@ class Host:
         "env",
         "env_block",
         "kill_timeout",
+        "placement",
         "record",
         "runtime",
         "shortcuts",
@@ -104,6 +104,7 @@ class Host:
         kill_timeout: float = KILL_TIMEOUT,
         defaults: CreateOptions | None = None,
         wanted_shortcuts: bool | Iterable[Shortcut] = True,
+        placement: cgroups.Manager | None = None,
     ) -> None:
         self.conmon_path = conmon_path
         self.runtime = runtime
@@ -124,16 +125,14 @@ class Host:
             "env": self.env,
             "kill_timeout": kill_timeout,
         }
-        self._cgroups: cgroups.Cgroups | None = None
+        self.placement = placement or cgroups.Manager()
         self._options = Options(**self.defaults)
         self._conmon_argv: tuple[object, list[bytes], int] = (None, [], 0)
 
     @property
     def hierarchies(self) -> cgroups.Cgroups:
         """The host's hierarchies, read at the first need."""
-        if self._cgroups is None:
-            self._cgroups = cgroups.read()
-        return self._cgroups
+        return self.placement.hierarchies
 
     @property
     def executable(self) -> str:
@@ -168,6 +167,7 @@ class Host:
             exit_dir=self.store.exits,
             runtime=self.executable,
             runtime_args=self.runtime.global_args,
+            systemd_cgroup=self.placement.is_systemd,
             **options.argv,
         )
 
@@ -197,6 +197,7 @@ class Life:
         "log_path",
         "notify_socket",
         "own_pid_namespace",
+        "place",
         "removed",
         "sessions",
         "status",
@@ -207,7 +208,8 @@ class Life:
         self.host = host
         self.id = id
         self.directory = directory
-        self.cgroups_path: str | None = record["cgroups_path"]
+        self.place = cgroups.Place.recorded(record)
+        self.cgroups_path = self.place.container
         self.own_pid_namespace: bool = record["own_pid_namespace"]
         self.stop_signal: int = record["stop_signal"]
         self.hooks: Sequence[str] = record["hooks"]
@@ -240,42 +242,43 @@ class Life:
 # --- create -----------------------------------------------------------------------------------------------------------------------
 
 
-def cgroups_path(id: str, template: Template) -> str | None:
-    """``linux.cgroupsPath`` of a container: ``/pyoci-ID`` where the caller left it open, a place we know and can clean."""
-    return template.cgroups_path or (f"/pyoci-{id}" if os.geteuid() == 0 else None)
-
-
-def record_of(host: Host, id: str, template: Template, options: Options) -> dict[str, Any]:
+def record_of(host: Host, id: str, template: Template, options: Options, place: cgroups.Place) -> dict[str, Any]:
     """What later operations, in this process or another, must know and cannot ask anybody."""
     return {
         **host.record,
         **template.record,
+        **place.record(),
         "log_driver": options.log_driver,
         "log_path": options.log_path or f"{host.store.path(id)}/log",
         "notify_socket": options.notify_socket,
-        "cgroups_path": cgroups_path(id, template),
     }
 
 
 def create(host: Host, id: str, template: Template, options: Options, deadline: int = NEVER) -> Operation[Life]:
     """Creates a container: afterwards it is "created", held by a conmon of its own.
 
-    Raises ContainerExists, SpawnError, ConmonError, ProtocolError, CreateError, NoCgroup, StateDirError, Timeout. Whatever is raised, nothing is
-    left."""
+    Raises ContainerExists, SpawnError, ConmonError, ProtocolError, CreateError, CgroupError, NoCgroup, StateDirError, Timeout. Whatever is
+    raised, nothing is left."""
     deadline = sooner(deadline, deadline_in(host.create_timeout))
-    if cgroups_path(id, template) is None:
+    place = host.placement.place(id, template.cgroups_path)
+    if place.spec is None:
         rootless.check_limits(template.config, id)
     namespace = mounts.plan(template.config, options.mount_namespace, privileged=os.geteuid() == 0)
     if namespace is not None:
         template = template.with_root(namespace.target)
     if options.listen_names:
         template = template.with_config(activation.tell(template.config, options.listen_names))
-    record = record_of(host, id, template, options)
+    record = record_of(host, id, template, options, place)
     life = Life(host, id, host.store.claim(id), record)
     is_new_log = options.log_path is not None and not os.path.lexists(options.log_path)
     first = Process()
     try:
-        write_file(f"{life.directory}/config.json", template.config_json(life.cgroups_path))
+        host.placement.check_vacant(place)
+    except BaseException:
+        host.store.remove(id)  # and nothing else: who lives in that cgroup is not ours to end
+        raise
+    try:
+        write_file(f"{life.directory}/config.json", template.config_json(place.spec))
         write_file(f"{life.directory}/record.json", json.dumps(record).encode())
         return (yield from _launch(life, first, options, namespace, deadline))
     except BaseException:
@@ -302,7 +305,9 @@ def _launch(life: Life, first: Process, options: Options, namespace: Mounts | No
     passthrough = options.log_driver == "passthrough"
     with theirs, Descriptor(-1 if passthrough else _ffi.capture(STDERR_LIMIT)) as capture:
         stdin, stdout, stderr = options.stdio
-        first.spawn(
+        host.placement.spawn(
+            life.place,
+            first,
             host.conmon_path,
             host.conmon_block(life.id, options),
             host.conmon_env(options),
@@ -313,7 +318,9 @@ def _launch(life: Life, first: Process, options: Options, namespace: Mounts | No
             mounts=namespace,
         )
         theirs.close()
-        # Here conmon waits, and could be moved: it goes on at the first byte.
+        # Here conmon waits: it goes on at the first byte.
+        if life.place.is_entered:
+            yield from host.placement.enter(life.place, first, deadline)
         try:
             os.write(ours.fd, b"\0")
         except BrokenPipeError:
@@ -428,36 +435,32 @@ def _abandon(life: Life, first: Process) -> Operation[None]:
     nothing here can be somebody else's."""
     if first.pidfd >= 0 or life._sync is not None:
         yield from kill_tree([first], also=lambda: _claimed_by(life.directory))
-        yield from _kill_leftovers(life)
+        yield from _kill_leftovers(life.place.directories(life.host.hierarchies))
         # Its answer does not matter: what is to go is removed below, whether or not the runtime knew of it.
         try:
             yield from life.call("delete", "--force", life.id, timeout=FORCE_DELETE_TIMEOUT)
         except (Error, OSError):
             pass
-        yield from _kill_leftovers(life)
-    _remove(life)
+        yield from _kill_leftovers(life.place.directories(life.host.hierarchies))
+    yield from _remove(life)
+    yield from life.host.placement.forget(life.place)
     # An exception keeps what its frames hold: the descriptors must not wait for it to go.
     for process in (first, life.init, life.conmon):
         if process is not None:
             process.close()
 
 
-def _kill_leftovers(life: Life) -> Operation[None]:
-    """SIGKILL to all that still runs in the container's cgroups."""
-    killed = cgroups.kill_all(_cgroup_directories(life))
+def _kill_leftovers(directories: list[str]) -> Operation[None]:
+    """SIGKILL to all that still runs in these cgroups."""
+    killed = cgroups.kill_all(directories)
     deadline = deadline_in(2)
     for process in killed:
         yield from ended(process, deadline)
         process.reap_adopted()
 
 
-def _cgroup_directories(life: Life) -> list[str]:
-    path = life.cgroups_path
-    return life.host.hierarchies.directories(path) if path is not None and path.startswith("/") else []
-
-
-def _remove(life: Life) -> None:
-    cgroups.remove(_cgroup_directories(life))
+def _remove(life: Life) -> Operation[None]:
+    yield from cgroups.clear(life.place.directories(life.host.hierarchies))
     remove_tree(f"{life.host.runtime.root}/{life.id}")
     life.host.store.remove(life.id)
     life.removed = True
@@ -594,7 +597,7 @@ def stop(life: Life, timeout: float, signal: int | None) -> Operation[ExitStatus
                 after = f"{life.host.kill_timeout:g} s after SIGKILL"
                 raise ContainerStateError(f"cannot stop {life.id!r}: its init ({init.pid}) is {doing} {after}", "running")
     if not life.own_pid_namespace and not life.removed:
-        yield from _kill_leftovers(life)
+        yield from _kill_leftovers(life.host.hierarchies.directories(life.cgroups_path) if life.cgroups_path is not None else [])
     return (yield from wait(life, None))
 
 
@@ -660,14 +663,13 @@ def delete(life: Life, force: bool) -> Operation[None]:
         if not (yield from ended(session.runtime, deadline_in(CONMON_GRACE))):
             yield from kill_tree([session.runtime])
         session.runtime_ended()
-    _remove(life)
+    yield from _remove(life)
     lock.close()
 
 
 def _can_remove_alone(life: Life) -> bool:
     """All that the runtime's ``delete`` would do is what ``_remove`` does anyway: its cgroups are known and stand where cgroupfs has them."""
-    path = life.cgroups_path
-    return "delete" in life.host.shortcuts and "poststop" not in life.hooks and path is not None and path.startswith("/")
+    return "delete" in life.host.shortcuts and "poststop" not in life.hooks and life.place.is_cgroupfs
 
 
 def _lock_for_delete(life: Life) -> Descriptor:

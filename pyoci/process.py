@@ -292,6 +292,9 @@ def kill_tree(roots: Iterable[Process], *, also: Callable[[], Iterable[int]] = t
     for process in held.values():
         gone = (yield from ended(process, deadline)) and gone
         process.reap_adopted()
+    # SIGSTOP takes a moment to arrive: who forked in it, and was dead or reparented at the look, is found now.
+    if gone and not held.keys() >= set(also()):
+        return (yield from kill_tree((), also=also, grace=grace))
     return gone
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pyoci import conmon, ids, lifecycle, runtimes, templates
+from pyoci import cgroups, conmon, ids, lifecycle, runtimes, templates
 from pyoci.container import Container
 from pyoci.errors import ContainerNotFound, ExecutableError, InvalidID, InvalidOption
 from pyoci.options import Options, seconds
@@ -37,6 +37,10 @@ class RuntimeBase:
         create_timeout: float = lifecycle.CREATE_TIMEOUT,
         kill_timeout: float = lifecycle.KILL_TIMEOUT,
         shortcuts: bool | Iterable[Shortcut] = True,
+        cgroup_manager: str = cgroups.CGROUPFS,
+        cgroup_parent: str | None = None,
+        conmon_cgroup: str | None = None,
+        strict_cgroups: bool = False,
         **defaults: Unpack[CreateOptions],
     ) -> None:
         """``runtime``: a name (``crun``) or a path; or several, of which the first that works on this host is taken; None: crun, runc.
@@ -45,11 +49,19 @@ class RuntimeBase:
         records. ``state_dir``: where containers are kept; /run/pyoci for root, else $XDG_RUNTIME_DIR/pyoci. ``runtime_args``: global options
         of every call of the runtime. ``create_timeout``: seconds for a create. ``kill_timeout``: seconds in which what was sent KILL must be
         dead. ``shortcuts``: what is done without the runtime's commands where that is safe (see ``pyoci.shortcuts``): True, False, or some of
-        "start", "delete", "memfd". ``defaults``: options of ``create`` that hold for every container unless it is given others; see
+        "start", "delete", "memfd".
+
+        ``cgroup_manager``: "cgroupfs", or "systemd": then containers and conmons get scopes. ``cgroup_parent``: where their cgroups go: a path
+        ("/jobs"; made if it is not there, and left), or a slice ("jobs.slice"). ``conmon_cgroup``: "separate": each conmon gets a cgroup of
+        its own; "shared": it stays in the caller's; None: separate, but shared with cgroupfs on cgroup v1, where it costs much.
+        ``strict_cgroups``: CgroupError where conmon cannot have its cgroup, rather than a warning and the caller's.
+
+        ``defaults``: options of ``create`` that hold for every container unless it is given others; see
         ``options.Options``.
 
         Raises ExecutableError, NoRuntime, InvalidOption, StateDirError; nothing is started by then."""
         Options(**defaults)
+        placement = cgroups.Manager(cgroup_manager, cgroup_parent, conmon_cgroup, strict_cgroups)
         seconds("create_timeout", create_timeout)
         seconds("kill_timeout", kill_timeout)
         conmon.check_environment(env or {})
@@ -74,6 +86,7 @@ class RuntimeBase:
             kill_timeout=kill_timeout,
             defaults=defaults,
             wanted_shortcuts=shortcuts,
+            placement=placement,
         )
 
     @property

@@ -4,5 +4,10 @@ from pyoci.cgroups.detection import V2 as V2
 from pyoci.cgroups.detection import Cgroups as Cgroups
 from pyoci.cgroups.detection import parse_mountinfo as parse_mountinfo
 from pyoci.cgroups.detection import read as read
+from pyoci.cgroups.placement import CGROUPFS as CGROUPFS
+from pyoci.cgroups.placement import SYSTEMD as SYSTEMD
+from pyoci.cgroups.placement import Manager as Manager
+from pyoci.cgroups.placement import Place as Place
+from pyoci.cgroups.trees import clear as clear
 from pyoci.cgroups.trees import kill_all as kill_all
 from pyoci.cgroups.trees import remove as remove

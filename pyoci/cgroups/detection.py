@@ -97,3 +97,11 @@ def read_control(path: str, limit: int = 4096) -> bytes:
             return file.read(limit) or b""
     except OSError:
         return b""
+
+
+def is_populated(directory: str) -> bool:
+    """A process is in this cgroup or below it."""
+    events = read_control(f"{directory}/cgroup.events")
+    if events:
+        return b"populated 1" in events
+    return any(read_control(f"{path}/cgroup.procs") for path, _, _ in os.walk(directory))

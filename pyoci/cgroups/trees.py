@@ -9,10 +9,16 @@ from signal import SIGKILL
 from pyoci import _ffi
 from pyoci.cgroups.detection import read_control
 from pyoci.process import Process
+from pyoci.waiting import Wait, deadline_in, passed, sooner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from pyoci.waiting import Operation
+
+CLEAR_TIMEOUT = 2.0
+"""Seconds for what was killed to leave its cgroups."""
 
 
 def kill_all(directories: list[str]) -> list[Process]:
@@ -40,16 +46,43 @@ def kill_all(directories: list[str]) -> list[Process]:
     return list(killed.values())
 
 
-def remove(directories: Sequence[str]) -> list[str]:
-    """Removes these cgroups in the order given, with those below; returns the ones that would not go (EBUSY: something still runs there)."""
-    errors = dict(zip(directories, _ffi.cgroups_remove(directories), strict=False))
-    if not any(errors.values()):
-        return []
+def remove(directories: Sequence[str]) -> dict[str, int]:
+    """Removes these cgroups in the order given, with those below. Returns the ones that would not go with their errno; EBUSY: something still
+    runs there."""
+    errors = _ffi.cgroups_remove(directories)
+    if not errors:
+        return {}
     # EBUSY is also what a cgroup with others below it says; ENOTDIR, by contrast, that this is none (a link, for one).
-    below = [
-        path for directory, error in errors.items() for path in (_tree(directory) if error in (EBUSY, ENOTEMPTY) else [directory] if error else ())
-    ]
-    return [path for path, error in zip(below, _ffi.cgroups_remove(below), strict=False) if error]
+    left: list[str] = []
+    for directory, error in zip(directories, errors, strict=True):
+        if error:
+            left += _tree(directory) if error in (EBUSY, ENOTEMPTY) else [directory]
+    return {path: error for path, error in zip(left, _ffi.cgroups_remove(left), strict=False) if error}
+
+
+def clear(directories: Sequence[str], timeout: float = CLEAR_TIMEOUT) -> Operation[None]:
+    """``remove``, and again while something in there is still ending, for ``timeout`` seconds at most; what would not go then is logged. The
+    last processes are waited for by pidfd. For what the kernel has yet to finish itself, of which it tells nobody, it looks again, in growing
+    steps."""
+    deadline, pause = deadline_in(timeout), 0.001
+    while left := remove(directories):
+        if passed(deadline) or EBUSY not in left.values():
+            import logging
+
+            why = ", ".join(f"{path} ({os.strerror(error)})" for path, error in left.items())
+            logging.getLogger("pyoci").warning("cgroups that would not go: %s", why)
+            return
+        last = [process for directory in left for process in _members(directory)]
+        yield Wait([process.pidfd for process in last], (), deadline if last else sooner(deadline, deadline_in(pause)))
+        pause *= 2
+
+
+def _members(directory: str) -> Iterator[Process]:
+    for word in read_control(f"{directory}/cgroup.procs", 1 << 20).split():
+        try:
+            yield Process.open(int(word))
+        except (OSError, ValueError):
+            pass  # ended meanwhile, or (0) of a pid namespace that we do not see
 
 
 def _tree(directory: str) -> Iterator[str]:

@@ -352,5 +352,6 @@ def test_keyboard_interrupt_in_create_leaves_nothing(runtime: pyoci.OCIRuntime, 
             for finished in runtime.list():
                 finished.delete(force=True)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
     assert runtime.list() == []
