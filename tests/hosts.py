@@ -18,6 +18,8 @@ from pyoci import cgroups
 from tests import guest, machine, trees
 
 ROOT = Path(__file__).parents[1]
+CHECKOUT = "/srv/pyoci"
+"""Where it is found on a host with another root: its own place may be below one that such a host has for itself, as /tmp is."""
 V2_LACKS = frozenset({"no memory controller", "no pids controller", "no cpu controller", "no cgroup v1 hierarchy"})
 """The controllers belong to the v1 hierarchies of a hybrid machine."""
 NEEDS = "needs the host"
@@ -147,14 +149,15 @@ def _in_tree(host: Host, command: Sequence[str]) -> int:
         with machine.end_at_errors():
             _change_root(host, tree, extension)
             machine.go_on()
-    return _execute(command, _tree_environment(host))
+    return _execute(command, _tree_environment(host), CHECKOUT)
 
 
 def _change_root(host: Host, tree: Path, extension: Path) -> None:
     compiled = extension.read_bytes()
-    machine.change_root(str(tree), [str(ROOT)], host.layout)
-    (ROOT / "pyoci" / "_native.abi3.so").unlink(missing_ok=True)
-    (ROOT / "pyoci" / "_native.abi3.so").write_bytes(compiled)
+    machine.change_root(str(tree), {str(ROOT): CHECKOUT}, host.layout)
+    native = Path(CHECKOUT, "pyoci", "_native.abi3.so")
+    native.unlink(missing_ok=True)
+    native.write_bytes(compiled)
 
 
 def _tree_environment(host: Host) -> dict[str, str]:
@@ -181,7 +184,7 @@ def _under_systemd(host: Host, command: Sequence[str]) -> int:
         try:
             _wait_for_systemd(ready, made.first)
             variables = [f"{name}={value}" for name, value in _tree_environment(host).items()]
-            enter = ["nsenter", f"--target={made.first}", "--mount", "--uts", "--ipc", "--pid", "--cgroup", "env", "-i", "-C", str(ROOT), *variables]
+            enter = ["nsenter", f"--target={made.first}", "--mount", "--uts", "--ipc", "--pid", "--cgroup", "env", "-i", "-C", CHECKOUT, *variables]
             scope = ["sh", "-c", 'systemctl start dbus.socket && exec systemd-run --scope --quiet --collect -- "$@"', "sh"]
             return made.run([*enter, *scope, *command])
         finally:
@@ -206,11 +209,11 @@ def _wait_for_systemd(ready: socket.socket, first: int) -> None:
         os.close(pidfd)
 
 
-def _execute(command: Sequence[str], environment: dict[str, str]) -> int:
+def _execute(command: Sequence[str], environment: dict[str, str], directory: str | Path = ROOT) -> int:
     """In the machine: never returns."""
     with machine.end_at_errors():
         machine.forget_signals()
-        os.chdir(ROOT)
+        os.chdir(directory)
         program = shutil.which(command[0], path=environment["PATH"])
         if program is None:
             print(f"hosts: no {command[0]} on this host", file=sys.stderr)

@@ -10,7 +10,7 @@ import stat
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
@@ -209,17 +209,18 @@ def _empty_root(path: str) -> None:
         _write(f"{path}/cgroup.subtree_control", f"+{controller}")
 
 
-def change_root(tree: str, shown: Sequence[str], layout: str) -> None:
-    """Makes ``tree`` the root file system, with devices, /proc, /sys, /run and /tmp of its own, and the directories ``shown`` at their places; what
-    is written to any of it lies in memory and goes with the machine. ``layout``: ``v2``, or ``systemd``, which arranges cgroup2 itself."""
+def change_root(tree: str, shown: Mapping[str, str], layout: str) -> None:
+    """Makes ``tree`` the root file system, with devices, /proc, /sys, /run and /tmp of its own, and the directories ``shown`` at the places given
+    there; what is written to any of it lies in memory and goes with the machine. ``layout``: ``v2``, or ``systemd``, which arranges cgroup2
+    itself."""
     base = "/mnt"
     mount("tmpfs", base, "mode=0755")
     root = f"{base}/root"
     os.mkdir(root)
     _overlay(tree, root, f"{base}/changes-0")
-    for number, path in enumerate(shown, 1):
-        os.makedirs(f"{root}{path}", exist_ok=True)
-        _overlay(path, f"{root}{path}", f"{base}/changes-{number}")
+    for number, (path, place) in enumerate(shown.items(), 1):
+        os.makedirs(f"{root}{place}", exist_ok=True)
+        _overlay(path, f"{root}{place}", f"{base}/changes-{number}")
     mount("proc", f"{root}/proc")
     mount("sysfs", f"{root}/sys")
     mount("cgroup2", f"{root}{CGROUPS}")
