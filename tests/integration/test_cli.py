@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,9 @@ def test_exit_codes(where: list[str], argv: tuple[str, ...], code: int) -> None:
     assert pyoci_command("run", *where, *argv).returncode == code
 
 
-def test_run_options(where: list[str], tmp_path: Path) -> None:
+def test_run_options(where: list[str], tmp_path: Path, has_controller: Callable[[str], None]) -> None:
+    for controller in ("memory", "pids", "cpu"):
+        has_controller(controller)
     (tmp_path / "word").write_text("mounted")
     options = ["-w", "/var", "-e", "A=b", "-e", "PYOCI_NOT_SET", "--hostname", "box", "-v", f"{tmp_path}:/tmp/m:ro", "-u", "0:5"]
     options += ["-m", "64M", "--pids", "50", "--cpus", "1", "--read-only", "--network", "private", "--id", "cli-job"]
