@@ -28,6 +28,9 @@ if TYPE_CHECKING:
         ContainerExists as ContainerExists,
     )
     from pyoci.errors import (
+        ContainerInherited as ContainerInherited,
+    )
+    from pyoci.errors import (
         ContainerNotFound as ContainerNotFound,
     )
     from pyoci.errors import (
@@ -91,6 +94,9 @@ if TYPE_CHECKING:
     from pyoci.oneshot import run as run
     from pyoci.runtime import OCIRuntime as OCIRuntime
     from pyoci.runtimes import State as State
+    from pyoci.several import ALL_COMPLETED as ALL_COMPLETED
+    from pyoci.several import FIRST_COMPLETED as FIRST_COMPLETED
+    from pyoci.several import wait as wait
     from pyoci.streams import DEVNULL as DEVNULL
     from pyoci.streams import PIPE as PIPE
     from pyoci.streams import STDOUT as STDOUT
@@ -104,6 +110,7 @@ _HOMES = {
         "ConmonError",
         "ConmonTooOld",
         "ContainerExists",
+        "ContainerInherited",
         "ContainerNotFound",
         "ContainerStateError",
         "CreateError",
@@ -127,6 +134,7 @@ _HOMES = {
     "exits": ("ExitStatus",),
     "oneshot": ("CompletedProcess", "RunFailed", "RunTimeout", "run"),
     "runtime": ("OCIRuntime",),
+    "several": ("ALL_COMPLETED", "FIRST_COMPLETED", "wait"),
     "streams": ("DEVNULL", "PIPE", "STDOUT"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -9,7 +9,7 @@ import asyncio
 import os
 from time import monotonic_ns
 
-from pyoci import execs, lifecycle, oneshot, spec
+from pyoci import execs, forks, lifecycle, oneshot, several, spec
 from pyoci.container import ContainerBase, ExecSessionBase
 from pyoci.runtime import RuntimeBase, loaded
 from pyoci.store import store_at
@@ -18,7 +18,7 @@ from pyoci.waiting import NEVER, is_over
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Self, TypeVar, Unpack
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pyoci.oneshot import RunOptions
     from pyoci.options import CreateOptions
     from pyoci.runtimes import State
+    from pyoci.several import E
     from pyoci.waiting import Operation, Wait
 
     T = TypeVar("T")
@@ -51,6 +52,7 @@ async def drive(operation: Operation[T]) -> T:
 
 async def _wait(wait: Wait) -> set[int]:
     loop = asyncio.get_running_loop()
+    born = forks.generation
     woken: asyncio.Future[None] = loop.create_future()
     ready: set[int] = set()
 
@@ -76,7 +78,8 @@ async def _wait(wait: Wait) -> set[int]:
         if timer is not None:
             timer.cancel()
         for duplicate, is_write in duplicates:
-            (loop.remove_writer if is_write else loop.remove_reader)(duplicate)
+            if forks.generation == born:  # the loop's epoll is shared with a forked child, which must not take our parent's out of it
+                (loop.remove_writer if is_write else loop.remove_reader)(duplicate)
             os.close(duplicate)
     return ready
 
@@ -234,6 +237,15 @@ class OCIRuntime(RuntimeBase):
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         return None
+
+
+async def wait(
+    items: Iterable[E],
+    timeout: float | None = None,  # noqa: ASYNC109
+    return_when: str = several.ALL_COMPLETED,
+) -> tuple[set[E], set[E]]:
+    """As ``pyoci.wait``."""
+    return await drive(several.watch(items, timeout, return_when))
 
 
 async def run(args: Sequence[str], **options: Unpack[RunOptions]) -> oneshot.CompletedProcess:

@@ -92,7 +92,8 @@ class Container(ContainerBase):
         return cls._of(lifecycle.load(store_at(state_dir), id))
 
     def state(self) -> State:
-        """``created``, ``running``, ``paused`` or ``stopped``. Raises ContainerNotFound after delete."""
+        """``created``, ``running``, ``paused`` or ``stopped``; ``configured`` when the runtime does not know it any more (somebody else deleted it
+        there): how it ended is still told, and it can be deleted. Raises ContainerNotFound after delete."""
         return drive(lifecycle.state(self._life))
 
     def start(self) -> None:

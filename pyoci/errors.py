@@ -173,6 +173,10 @@ class NoCgroup(Error):
     """The container has no cgroup of its own, and this needs one: a limit, or pausing it."""
 
 
+class ContainerInherited(Error):
+    """This object came through a fork(): what it would do, it would do to the parent's container. ``Container.load`` makes one of our own."""
+
+
 class ContainerStateError(Error):
     """The container is in a state in which this cannot be done. ``state`` is that state."""
 

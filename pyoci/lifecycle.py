@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 from signal import SIGKILL
 from socket import SOCK_STREAM
 from time import time_ns
 
-from pyoci import _ffi, activation, cgroups, conmon, mounts, rootless, runtimes, selinux, shortcuts
+from pyoci import _ffi, activation, cgroups, conmon, forks, mounts, rootless, runtimes, selinux, shortcuts
 from pyoci.errors import (
     ConmonError,
     ConmonTooOld,
+    ContainerInherited,
     ContainerNotFound,
     ContainerStateError,
     CreateError,
@@ -29,6 +29,7 @@ from pyoci.options import Options
 from pyoci.process import (
     STDERR_LIMIT,
     Descriptor,
+    Identity,
     Process,
     ended,
     invoke,
@@ -36,10 +37,9 @@ from pyoci.process import (
     read_capture,
     read_stat,
     returncode_of,
-    still_there,
 )
 from pyoci.runtimes import Runtime
-from pyoci.store import RECORD_VERSION, Store, parse_pids, read_record, remove_tree, write_file
+from pyoci.store import RECORD_VERSION, Lock, Store, is_locked, mark, parse_pids, read_record, remove_tree, unlink, write_file
 from pyoci.waiting import NEVER, Wait, deadline_in, passed, sooner
 
 TYPE_CHECKING = False
@@ -70,6 +70,8 @@ FORCE_DELETE_TIMEOUT = 5.0
 KILL_TIMEOUT = 5.0
 """Seconds in which a killed init must be dead, or a conmon that alone knows the exit code must tell it; libpod's killContainerTimeout. Where
 nothing else is asked for: the container's record holds its own."""
+LEFTOVERS_TIMEOUT = 2.0
+"""Seconds in which what outlived init, and was killed as well, must be dead."""
 
 
 class Host:
@@ -184,6 +186,7 @@ class Life:
     """One container, as this process knows it: what lies on disk, and its processes by pidfd."""
 
     __slots__ = (
+        "_generation",
         "_sync",
         "cgroups_path",
         "config",
@@ -195,6 +198,7 @@ class Life:
         "init",
         "log_driver",
         "log_path",
+        "mark",
         "notify_socket",
         "own_pid_namespace",
         "place",
@@ -222,6 +226,8 @@ class Life:
         self.removed = False
         self.config: Mapping[str, Any] | None = None  # as on disk, once an exec has asked for it
         self.sessions: list[Session] = []  # exec sessions of this process's that have not been swept
+        self.mark: tuple[int, int] | None = None
+        self._generation = forks.generation
         # Our end of the sync pipe: conmon 2.1.6 dies of EPIPE, without an exit file, when it is closed too early.
         self._sync: Descriptor | None = None
 
@@ -237,6 +243,23 @@ class Life:
 
     def has_ended(self) -> bool:
         return self.status is not None or self.init is None or self.init.has_ended()
+
+    def own_cgroups(self) -> list[str]:
+        """Those of the container's processes, without conmon's."""
+        return self.host.hierarchies.directories(self.cgroups_path) if self.cgroups_path is not None else []
+
+    def is_inherited(self) -> bool:
+        """It came through a fork: it is the parent's."""
+        return self._generation != forks.generation
+
+    def is_current(self) -> bool:
+        """It is still there, and its id has not been given to another one since."""
+        return not self.removed and (mark(self.directory) == self.mark if self.mark is not None else os.path.isdir(self.directory))
+
+    def check_own(self, verb: str) -> None:
+        """Raises ContainerInherited in a forked child."""
+        if self.is_inherited():
+            raise ContainerInherited(f"cannot {verb} {self.id!r} in a forked child by its parent's object; load it: Container.load({self.id!r})")
 
 
 # --- create -----------------------------------------------------------------------------------------------------------------------
@@ -278,9 +301,10 @@ def create(host: Host, id: str, template: Template, options: Options, deadline: 
         host.store.remove(id)  # and nothing else: who lives in that cgroup is not ours to end
         raise
     try:
-        write_file(f"{life.directory}/config.json", template.config_json(place.spec))
-        write_file(f"{life.directory}/record.json", json.dumps(record).encode())
-        return (yield from _launch(life, first, options, namespace, deadline))
+        with Lock(life.directory, wait=True):
+            write_file(f"{life.directory}/config.json", template.config_json(place.spec))
+            write_file(f"{life.directory}/record.json", json.dumps(record).encode())
+            return (yield from _launch(life, first, options, namespace, deadline))
     except BaseException:
         yield from _abandon(life, first)
         if is_new_log:
@@ -405,7 +429,9 @@ def _identify(life: Life, pid: int) -> None:
     if init is None or stat is None or monitor_stat is None or stat.ppid != conmon_pid:
         raise ProtocolError(f"creating {life.id!r}: pid {pid} is not a child of this container's conmon ({conmon_pid}); it was left alone")
     life.conmon, life.init = monitor, init
-    write_file(f"{life.directory}/pids", f"{pid} {stat.start_time} {conmon_pid} {monitor_stat.start_time}\n".encode())
+    identities = Identity(pid, stat.start_time, init.inode()), Identity(conmon_pid, monitor_stat.start_time, monitor.inode())
+    write_file(f"{life.directory}/pids", "{} {}\n".format(*identities).encode())
+    life.mark = mark(life.directory)
 
 
 def _command_line(pid: int) -> bytes:
@@ -432,7 +458,9 @@ def _claimed_by(directory: str) -> list[int]:
 
 def _abandon(life: Life, first: Process) -> Operation[None]:
     """A create has failed: ends and removes everything of it. The id is ours by the claim, and the runtime's state root is ours alone, so
-    nothing here can be somebody else's."""
+    nothing here can be somebody else's. In a forked child it is the parent's, which goes on with it."""
+    if life.is_inherited():
+        return
     if first.pidfd >= 0 or life._sync is not None:
         yield from kill_tree([first], also=lambda: _claimed_by(life.directory))
         yield from _kill_leftovers(life.place.directories(life.host.hierarchies))
@@ -450,13 +478,16 @@ def _abandon(life: Life, first: Process) -> Operation[None]:
             process.close()
 
 
-def _kill_leftovers(directories: list[str]) -> Operation[None]:
-    """SIGKILL to all that still runs in these cgroups."""
+def _kill_leftovers(directories: list[str]) -> Operation[list[int]]:
+    """SIGKILL to all that still runs in these cgroups; the pids of those that do not die of it."""
     killed = cgroups.kill_all(directories)
-    deadline = deadline_in(2)
+    deadline = deadline_in(LEFTOVERS_TIMEOUT)
+    alive = []
     for process in killed:
-        yield from ended(process, deadline)
+        if not (yield from ended(process, deadline)):
+            alive.append(process.pid)
         process.reap_adopted()
+    return alive
 
 
 def _remove(life: Life) -> Operation[None]:
@@ -481,11 +512,15 @@ def load(store: Store, id: str) -> Life:
         life = Life(host, id, directory, record)
     except (KeyError, TypeError, AttributeError) as error:
         raise Error(f"{directory}/record.json is damaged: {error!r}") from None
+    life.mark = mark(directory)
+    if life.mark is None:
+        if is_locked(directory):
+            raise ContainerNotFound(f"no container {id!r} yet: it is being created")
+        life.mark = mark(directory)  # it has just been
     found = read_small(f"{directory}/pids", 256)
     pids = parse_pids(found[0]) if found is not None else None
     if pids is not None:
-        init, init_start, monitor, monitor_start = pids
-        life.init, life.conmon = still_there(init, init_start), still_there(monitor, monitor_start)
+        life.init, life.conmon = pids[0].find(), pids[1].find()
     return life
 
 
@@ -493,23 +528,37 @@ def load(store: Store, id: str) -> Life:
 
 
 def state(life: Life) -> Operation[State]:
-    """``created``, ``running``, ``paused`` or ``stopped``. The runtime is asked only while the container lives. Raises ContainerNotFound."""
+    """``created``, ``running``, ``paused`` or ``stopped``; ``configured`` when it has ended and the runtime does not know it any more. The runtime
+    is asked while the container lives, and when nothing of it is in the runtime's state root. Raises ContainerNotFound."""
     if life.has_ended():
-        if life.removed or not os.path.isdir(life.directory):
+        if not life.is_current():
             raise ContainerNotFound(f"no container {life.id!r}: it was deleted")
-        return "stopped"
+        if os.path.lexists(f"{life.host.runtime.root}/{life.id}"):
+            return "stopped"
     try:
         output = yield from life.call("state", life.id)
     except RuntimeFailed as error:
         if not runtimes.says_missing(error.stderr):
             raise
-        if not os.path.isdir(life.directory):
+        if not life.is_current():
             raise ContainerNotFound(f"no container {life.id!r}: it was deleted") from None
         if life.has_ended():
-            return "stopped"
+            yield from _back_to_configured(life)
+            return "configured"
         raise ContainerStateError(f"the runtime does not know {life.id!r} any more, but its init ({_pid(life)}) is alive", "unknown") from None
     status, _ = runtimes.parse_state(output.stdout, life.id)
-    return status
+    return "stopped" if life.init is not None and life.has_ended() else status
+
+
+def _back_to_configured(life: Life) -> Operation[None]:
+    """Somebody deleted it from the runtime: what conmon made goes as well; how it ended, the log and what we wrote stay. libpod's
+    removeConmonFiles."""
+    if life.mark is None or life.is_inherited():
+        return  # its creator died and left no word about conmon, which may be at work
+    yield from wait(life, None)
+    if life.conmon is None or life.conmon.has_ended():
+        for name in ("attach", "ctl", "winsz", "conmon.pid", "pidfile"):
+            unlink(f"{life.directory}/{name}")
 
 
 def _pid(life: Life) -> int:
@@ -518,6 +567,7 @@ def _pid(life: Life) -> int:
 
 def start(life: Life) -> Operation[None]:
     """Starts what was created. Raises ContainerStateError when it is not in state "created"."""
+    life.check_own("start")
     if _can_start_alone(life) and life.init is not None:
         runtime = life.host.runtime
         try:
@@ -553,14 +603,18 @@ def wait(life: Life, timeout: float | None) -> Operation[ExitStatus]:
             yield from ended(life.conmon, deadline_in(CONMON_GRACE if kernel is not None else life.host.kill_timeout))
         if kernel is None and life.init is not None:
             kernel = life.init.exit_code()
-        if kernel is None and life.status is None and not os.path.isdir(life.directory):
+        if kernel is None and life.status is None and not life.is_current():
             raise ContainerNotFound(f"no container {life.id!r}: it was deleted")
         life.status = life.status or _read_exit(life, kernel)
     return life.status
 
 
 def _read_exit(life: Life, kernel: tuple[int, int] | None) -> ExitStatus:
-    found = read_small(f"{life.directory}/exit") or read_small(f"{life.host.store.exits}/{life.id}")
+    found = None
+    if life.is_current():
+        found = read_small(f"{life.directory}/exit") or read_small(f"{life.host.store.exits}/{life.id}")
+        if found is None and kernel is not None and kernel != (-1, 0):
+            found = _keep_exit(life, kernel)
     filed = parse_exit_file(found[0]) if found is not None else None
     finished = found[1] if found is not None else time_ns() if kernel is not None else None
     # conmon marks it, but can miss it when init itself is what was killed; the cgroup still knows.
@@ -569,8 +623,21 @@ def _read_exit(life: Life, kernel: tuple[int, int] | None) -> ExitStatus:
     return combine(filed, kernel, oom_killed=oom_killed, finished_ns=finished)
 
 
+def _keep_exit(life: Life, kernel: tuple[int, int]) -> tuple[bytes, int] | None:
+    """conmon was killed, or could not write: the next process to ask could not ask the kernel any more."""
+    code, signal = kernel
+    path = f"{life.directory}/exit"
+    try:
+        write_file(f"{path}.kernel", b"%d" % (128 + signal if signal else code))
+        os.rename(f"{path}.kernel", path)
+    except OSError:
+        return None  # no room, or another thread is at it: then it is only known here
+    return read_small(path)
+
+
 def kill(life: Life, signal: int) -> Operation[None]:
     """Sends a signal to the container's init, through its pidfd. Raises ContainerStateError when it has ended."""
+    life.check_own("signal")
     if life.has_ended() or life.init is None or not life.init.signal(signal):
         raise ContainerStateError(f"cannot signal {life.id!r}: it has ended", "stopped")
     return
@@ -578,27 +645,49 @@ def kill(life: Life, signal: int) -> Operation[None]:
 
 
 def stop(life: Life, timeout: float, signal: int | None) -> Operation[ExitStatus]:
-    """The stop signal, then SIGKILL to everything in the container when ``timeout`` seconds are over; a paused container is thawed first.
-    Has it ended already, that is fine. Raises ContainerStateError when even SIGKILL does not end it (uninterruptible sleep)."""
+    """The stop signal to init, then SIGKILL to everything in the container when ``timeout`` seconds are over; a paused container is thawed first.
+    Has it ended already, that is fine. Every stop has a deadline of its own: whichever comes first sends KILL, and ends the wait of the others.
+    Raises ContainerStateError when even SIGKILL does not end it (uninterruptible sleep)."""
+    life.check_own("stop")
     init = life.init
     if init is not None and not life.has_ended():
-        frozen = life.host.hierarchies.is_frozen(init.pid)
         if is_created(life):
             timeout = 0  # no program of the container's runs yet that could make use of the time
+        deadline = deadline_in(timeout)
         if timeout > 0:
             init.signal(signal or life.stop_signal)
-        if frozen:
-            yield from resume(life)
-        if timeout <= 0 or not (yield from ended(init, deadline_in(timeout))):
+        frozen = yield from _thaw(life, init)
+        if timeout <= 0 or not (yield from ended(init, deadline)):
             init.signal(SIGKILL)
-            if not (yield from ended(init, deadline_in(life.host.kill_timeout))):
-                stat = read_stat(init.pid)
-                doing = f"in state {stat.state}" if stat is not None else "still there"
-                after = f"{life.host.kill_timeout:g} s after SIGKILL"
-                raise ContainerStateError(f"cannot stop {life.id!r}: its init ({init.pid}) is {doing} {after}", "running")
-    if not life.own_pid_namespace and not life.removed:
-        yield from _kill_leftovers(life.host.hierarchies.directories(life.cgroups_path) if life.cgroups_path is not None else [])
+            if not life.own_pid_namespace:
+                yield from _kill_leftovers(life.own_cgroups())  # now, for init may not die
+            kill_timeout = life.host.kill_timeout
+            if not (yield from ended(init, deadline_in(kill_timeout))):
+                raise ContainerStateError(f"cannot stop {life.id!r}: {kill_timeout:g} s after SIGKILL {_doing(init.pid)}", "running") from frozen
+    # Where init is not the first process of a namespace, the others outlive it: what `kill --all` is for.
+    if not life.own_pid_namespace and life.is_current():
+        alive = yield from _kill_leftovers(life.own_cgroups())
+        if alive:
+            raise ContainerStateError(f"cannot stop {life.id!r}: after SIGKILL {'; '.join(map(_doing, alive))}", "stopped")
     return (yield from wait(life, None))
+
+
+def _thaw(life: Life, init: Process) -> Operation[Error | None]:
+    """Thaws it if it is frozen; gives why that failed. No reason to stop here: on v2 a frozen process can be killed, or somebody else thawed it."""
+    if life.host.hierarchies.is_frozen(init.pid):
+        try:
+            yield from resume(life)
+        except Error as error:
+            return error
+    return None
+
+
+def _doing(pid: int) -> str:
+    """What a process that does not die is doing (proc_pid_stat(5))."""
+    stat = read_stat(pid)
+    if stat is None:
+        return f"pid {pid} has only just ended"
+    return f"pid {pid} is in state {stat.state}" + (" (uninterruptible sleep, or frozen)" if stat.state == "D" else "")
 
 
 def is_created(life: Life) -> bool:
@@ -608,6 +697,7 @@ def is_created(life: Life) -> bool:
 
 def pause(life: Life) -> Operation[None]:
     """Freezes all processes of the container. Raises ContainerStateError unless it is running, NoCgroup when it has none."""
+    life.check_own("pause")
     yield from _switch(life, "pause", "running", "paused")
     # The freezer of cgroup v1 can still be FREEZING when the runtime returns (seen with crun 1.8.1), and it notifies nobody.
     deadline = deadline_in(life.host.kill_timeout)
@@ -617,6 +707,7 @@ def pause(life: Life) -> Operation[None]:
 
 def resume(life: Life) -> Operation[None]:
     """Thaws a paused container. Raises ContainerStateError unless it is paused."""
+    life.check_own("resume")
     yield from _switch(life, "resume", "paused", "running")
 
 
@@ -641,7 +732,12 @@ def _switch(life: Life, verb: str, before: str, wanted: str) -> Operation[None]:
 def delete(life: Life, force: bool) -> Operation[None]:
     """Removes an ended container: from the runtime, its cgroups, its files. With ``force`` a living one is killed first. Raises
     ContainerStateError for a living one, or while somebody else deletes it; ContainerNotFound when it is gone already."""
-    lock = _lock_for_delete(life)
+    life.check_own("delete")
+    with _lock_for_delete(life):
+        yield from _delete(life, force)
+
+
+def _delete(life: Life, force: bool) -> Operation[None]:
     if not force and not life.has_ended():
         raise ContainerStateError(f"cannot delete {life.id!r}: it has not ended; stop it first, or use force", "running")
     # Of one that has ended this ends what outlived init, and learns the exit: that must not go with the files.
@@ -664,7 +760,6 @@ def delete(life: Life, force: bool) -> Operation[None]:
             yield from kill_tree([session.runtime])
         session.runtime_ended()
     yield from _remove(life)
-    lock.close()
 
 
 def _can_remove_alone(life: Life) -> bool:
@@ -672,23 +767,27 @@ def _can_remove_alone(life: Life) -> bool:
     return "delete" in life.host.shortcuts and "poststop" not in life.hooks and life.place.is_cgroupfs
 
 
-def _lock_for_delete(life: Life) -> Descriptor:
+def _lock_for_delete(life: Life) -> Lock:
     try:
-        lock = Descriptor(os.open(life.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    except OSError:
-        life.removed = True
-        raise ContainerNotFound(f"no container {life.id!r}: it was deleted") from None
-    try:
-        fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = Lock(life.directory)
     except BlockingIOError:
         raise ContainerStateError(f"{life.id!r} is being deleted by somebody else", "stopped") from None
-    return lock
+    except FileNotFoundError:
+        pass
+    else:
+        # Looked at under the lock: somebody else can have deleted it before, and even made another one under its id.
+        if life.is_current():
+            return lock
+        lock.release()
+    life.removed = True
+    raise ContainerNotFound(f"no container {life.id!r}: it was deleted")
 
 
 def leave(life: Life, *, failed: bool) -> Operation[None]:
-    """The end of a ``with`` block: stopped and deleted; killed at once when the block failed. Deleted inside the block is fine."""
+    """The end of a ``with`` block: stopped and deleted; killed at once when the block failed. Deleted inside the block is fine. In a forked
+    child it is nothing: the block is the parent's."""
     try:
-        if not life.removed:
+        if not life.removed and not life.is_inherited():
             yield from stop(life, 0 if failed else STOP_TIMEOUT, None)
             yield from delete(life, force=True)
     except ContainerNotFound:

@@ -338,8 +338,8 @@ def _operation(
                 raise OutputTooLong(f"{args!r} wrote more than {stdio.limit} bytes; its container was killed", *partial())
             result = completed(-status.signal if status.signal else status.code, oom_killed=status.oom_killed)
     except BaseException:
-        if life is not None and not life.removed:
-            yield from lifecycle.delete(life, force=True)
+        if life is not None:
+            yield from lifecycle.leave(life, failed=True)
         raise
     finally:
         stdio.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from signal import SIGKILL, SIGSTOP
 
-from pyoci import _ffi
+from pyoci import _ffi, forks
 from pyoci.errors import RuntimeFailed, Timeout
 from pyoci.waiting import Wait, deadline_in, passed
 
@@ -143,6 +143,10 @@ class Process:
             return told
         return (-1, stat.exit_code & 0x7F) if stat.exit_code & 0x7F else (stat.exit_code >> 8 & 0xFF, 0)
 
+    def inode(self) -> int:
+        """The number that the kernel gives to this process alone until it boots again (pidfs, Linux 6.9); before that the same for all."""
+        return os.fstat(self.pidfd).st_ino
+
     def close(self) -> None:
         struct = self._struct
         fd, struct.pidfd = struct.pidfd, -1
@@ -230,13 +234,15 @@ def invoke(
     code is 0, RuntimeFailed."""
     with Descriptor(_ffi.capture(STDERR_LIMIT)) as err, Descriptor(_ffi.capture(STDOUT_LIMIT) if stdout else -1) as out:
         tool = Process()
+        born = forks.generation
         try:
             tool.spawn(executable or path, argv, env, fds=(-1, out.fd if stdout else err.fd, err.fd), process_group=True)
             if not (yield from ended(tool, deadline_in(timeout))):
                 raise Timeout(f"{step}: {path} did not end within {timeout:g} s and was killed", timeout)
             code = returncode_of(tool.reap() or (-1, 0))
         except BaseException:
-            yield from kill_tree([tool])
+            if forks.generation == born:
+                yield from kill_tree([tool])
             tool.close()
             raise
         tool.close()
@@ -298,11 +304,37 @@ def kill_tree(roots: Iterable[Process], *, also: Callable[[], Iterable[int]] = t
     return gone
 
 
-def still_there(pid: int, start_time: int) -> Process | None:
-    """The process that had this pid and start time (clock ticks since boot), or None if it is gone and the number perhaps another's."""
-    try:
-        process = Process.open(pid)
-    except OSError:
-        return None
-    stat = read_stat(pid)
-    return process if stat is not None and stat.start_time == start_time else None
+class Identity:
+    """Who a process is, for the disk: its pid, its start time (clock ticks since boot: a small pid_max is used up within one), its inode."""
+
+    __slots__ = ("inode", "pid", "start_time")
+
+    def __init__(self, pid: int, start_time: int, inode: int) -> None:
+        self.pid = pid
+        self.start_time = start_time
+        self.inode = inode
+
+    @classmethod
+    def of(cls, process: Process) -> Self | None:
+        """None when it is gone."""
+        stat = read_stat(process.pid)
+        return None if stat is None else cls(process.pid, stat.start_time, process.inode())
+
+    @classmethod
+    def parse(cls, words: Sequence[bytes]) -> Self | None:
+        """What ``str`` made; None for anything else."""
+        if len(words) != 3 or not all(word.isdigit() and len(word) <= 20 for word in words) or int(words[0]) < 2:
+            return None
+        return cls(*map(int, words))
+
+    def __str__(self) -> str:
+        return f"{self.pid} {self.start_time} {self.inode}"
+
+    def find(self) -> Process | None:
+        """The process, or None if it is gone and the number perhaps another's."""
+        try:
+            process = Process.open(self.pid)
+        except OSError:
+            return None
+        stat = read_stat(self.pid)
+        return process if stat is not None and stat.start_time == self.start_time and process.inode() == self.inode else None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pyoci.waiting import Operation
 
-    State: TypeAlias = Literal["creating", "created", "running", "paused", "stopped"]
+    State: TypeAlias = Literal["configured", "creating", "created", "running", "paused", "stopped"]
 
 CANDIDATES = ("crun", "runc")
 """The fastest first."""

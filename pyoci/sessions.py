@@ -1,10 +1,10 @@
 """Exec sessions: what lies on disk of one, in its container's directory, and its processes.
 
     execs/SESSION.json      what the runtime is to run         SESSION.pid   the program's pid, written by the runtime once it runs
-          SESSION.runtime   the runtime's pid and start time   SESSION.log   the runtime's own words
+          SESSION.runtime   the runtime's process (Identity)   SESSION.log   the runtime's own words
 
 Making the first of them is the lock on the session's id; a directory for each would cost more than all of them. The runtime's process stays
-as long as the program runs, because it is the one that gets to know the exit code: whoever finds it alive by its start time knows its child
+as long as the program runs, because it is the one that gets to know the exit code: whoever finds it alive knows its child
 as the program. The files go with the session.
 """
 
@@ -17,7 +17,7 @@ from pyoci import ids
 from pyoci.conmon import parse_pidfile
 from pyoci.errors import ContainerNotFound, InvalidID, ProtocolError, SessionExists, StateDirError
 from pyoci.exits import read_small
-from pyoci.process import STDERR_KEPT, Process, descendants, read_stat, still_there
+from pyoci.process import STDERR_KEPT, Identity, Process, descendants, read_stat
 from pyoci.store import MODE, write_file
 
 TYPE_CHECKING = False
@@ -62,9 +62,9 @@ class Session:
 
     def record(self) -> None:
         """Writes down who the runtime is."""
-        stat = read_stat(self.runtime.pid)
-        if stat is not None:
-            write_file(f"{self.base}.runtime", f"{self.runtime.pid} {stat.start_time}\n".encode())
+        identity = Identity.of(self.runtime)
+        if identity is not None:
+            write_file(f"{self.base}.runtime", f"{identity}\n".encode())
 
     def find(self) -> Process | None:
         """The program, if the runtime has told its pid and it still runs."""
@@ -167,7 +167,7 @@ class Session:
     def _remove_if_abandoned(self) -> bool:
         """Removes what an owner left behind that has gone itself: its runtime has ended and been reaped."""
         identity = _runtime(f"{self.base}.runtime")
-        if identity is None or still_there(*identity) is not None:
+        if identity is None or identity.find() is not None:
             return False
         self.remove()
         return True
@@ -178,13 +178,10 @@ class Session:
             self._remove_if_abandoned()
 
 
-def _runtime(path: str) -> tuple[int, int] | None:
-    """(pid, start time) as ``record`` wrote it."""
-    content = read_small(path)
-    words = content[0].split() if content is not None else []
-    if len(words) != 2 or not all(word.isdigit() and len(word) < 20 for word in words):
-        return None
-    return int(words[0]), int(words[1])
+def _runtime(path: str) -> Identity | None:
+    """Who the runtime is, as ``record`` wrote it."""
+    content = read_small(path, 128)
+    return Identity.parse(content[0].split()) if content is not None else None
 
 
 def recorded(life: Life) -> list[Session]:
@@ -199,7 +196,7 @@ def recorded(life: Life) -> list[Session]:
         if suffix != ".runtime":
             continue
         identity = _runtime(f"{life.directory}/execs/{name}")
-        runtime = still_there(*identity) if identity is not None else None
+        runtime = identity.find() if identity is not None else None
         if runtime is None or runtime.has_ended():
             continue
         session = Session(life, id, runtime)

@@ -5,24 +5,26 @@
     pids          init and conmon with their start times   ctl, attach   conmon's control FIFO and socket
     pidfile, conmon.pid   written by the runtime and by conmon
 
-mkdir of that directory is the lock on the id; a flock on it, while it is there, is the lock on its deletion.
+mkdir of that directory is the lock on the id; a flock on it is held while the container is created and while it is deleted.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
 
-from pyoci import _ffi, ids
+from pyoci import _ffi, forks, ids
 from pyoci.conmon import check_directory
 from pyoci.errors import ContainerExists, ContainerNotFound, Error, InvalidOption, StateDirError
 from pyoci.exits import read_small
+from pyoci.process import Identity
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
+    from typing import Any, Self
 
 RECORD_VERSION = 1
 MODE = 0o750
@@ -89,7 +91,7 @@ class Store:
 
     def remove(self, id: str) -> None:
         """Removes what is on disk of a container; nothing there is fine."""
-        _unlink(f"{self.exits}/{id}")
+        unlink(f"{self.exits}/{id}")
         remove_tree(self.path(id))
 
 
@@ -126,16 +128,58 @@ def read_record(directory: str, id: str) -> dict[str, Any]:
     return record
 
 
-def parse_pids(content: bytes) -> tuple[int, int, int, int] | None:
-    """(init, its start time, conmon, its start time) of the pids file; None if it is not one."""
+def parse_pids(content: bytes) -> tuple[Identity, Identity] | None:
+    """(init, conmon) of the pids file; None if it is not one."""
     words = content.split()
-    if len(words) != 4 or not all(word.isdigit() and len(word) < 20 for word in words):
+    init, conmon = Identity.parse(words[:3]), Identity.parse(words[3:])
+    return (init, conmon) if init is not None and conmon is not None else None
+
+
+class Lock:
+    """The flock on a container's directory. Raises FileNotFoundError when there is none; with ``wait=False`` BlockingIOError while somebody
+    holds it."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self, directory: str, *, wait: bool = False) -> None:
+        self._file = forks.Private(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(self._file.fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        self._file.close()
+
+
+def is_locked(directory: str) -> bool:
+    """A container is being created or deleted here at this moment."""
+    try:
+        with Lock(directory):
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def mark(directory: str) -> tuple[int, int] | None:
+    """What tells the container that is in a directory from one that had the same id before it; None while it has no processes."""
+    try:
+        status = os.stat(f"{directory}/pids", follow_symlinks=False)
+    except OSError:
         return None
-    init, init_start, conmon, conmon_start = (int(word) for word in words)
-    return (init, init_start, conmon, conmon_start) if init > 1 and conmon > 1 else None
+    return status.st_ino, status.st_mtime_ns
 
 
-def _unlink(path: str) -> None:
+def unlink(path: str) -> None:
     try:
         os.unlink(path)
     except FileNotFoundError:

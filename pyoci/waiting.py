@@ -11,6 +11,7 @@ import select
 from heapq import heappop, heappush
 from time import monotonic_ns
 
+from pyoci import forks
 from pyoci._ffi import POLLIN, POLLOUT, poll
 
 TYPE_CHECKING = False
@@ -77,6 +78,7 @@ class Many:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
+        self._generation = forks.generation
         self._waits: dict[Any, tuple[Wait, int, Callable[[Any, BaseException | None], object]]] = {}
         self._waiting: dict[int, dict[Any, int]] = {}  # descriptor -> operation -> events
         self._deadlines: list[tuple[int, int, Any]] = []
@@ -152,6 +154,8 @@ class Many:
         self._update(fd, holders, new=len(holders) == 1 and holders[operation] == events)
 
     def _unregister(self, fd: int, operation: Any) -> None:
+        if self._generation != forks.generation:
+            return  # in a forked child, whose epoll is its parent's as well
         holders = self._waiting[fd]
         holders.pop(operation, None)
         if holders:

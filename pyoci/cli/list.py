@@ -26,7 +26,7 @@ def main(options: argparse.Namespace) -> int:
             continue
         except Error:
             state = "unknown"
-        code = container.wait(0).code if state == "stopped" else None
+        code = container.wait(0).code if state in ("stopped", "configured") else None
         rows.append({"id": container.id, "state": state, "pid": container.pid, "code": code, "directory": container.directory})
     if options.json:
         for row in rows:

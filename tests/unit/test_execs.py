@@ -102,7 +102,7 @@ def test_an_id_is_claimed_once(life: Any) -> None:
 def test_what_an_owner_left_behind_is_claimed_anew(life: Any) -> None:
     session = Session(life, "one", Process(), program="true")
     session.claim(b"{}")
-    Path(f"{session.base}.runtime").write_text("1 1\n")  # nobody's: PID 1 did not start then
+    Path(f"{session.base}.runtime").write_text(f"{os.getpid()} 1 1\n")  # nobody's: we did not start then
     session.claim(b"{}")
     assert not Path(f"{session.base}.runtime").exists()
 
@@ -132,7 +132,7 @@ def test_what_lies_there_and_is_no_session_is_passed_over(life: Any) -> None:
     directory = Path(life.directory, "execs")
     directory.mkdir()
     (directory / "a.runtime").write_text("x y")
-    (directory / "b.runtime").write_text("1 1")
+    (directory / "b.runtime").write_text("2 1 1")
     (directory / "c.json").write_text("{}")
     (directory / "d.runtime").mkdir()
     assert sessions.recorded(life) == []

@@ -101,12 +101,14 @@ def test_removal_follows_no_link(tmp_path: Path) -> None:
 @given(st.binary(max_size=60))
 def test_arbitrary_pids_files(content: bytes) -> None:
     found = parse_pids(content)
-    assert found is None or (found[0] > 1 and found[2] > 1)
+    assert found is None or (found[0].pid > 1 and found[1].pid > 1)
 
 
 def test_pids() -> None:
-    assert parse_pids(b"12 345 13 346\n") == (12, 345, 13, 346)
-    for content in (b"", b"0 1 2 3", b"1 1 1 1", b"-5 1 7 1", b"a b c d", b"1 2 3", b"9" * 30 + b" 1 1 1"):
+    found = parse_pids(b"12 345 6789 13 346 6790\n")
+    assert found is not None
+    assert [str(identity) for identity in found] == ["12 345 6789", "13 346 6790"]
+    for content in (b"", b"0 1 2 3 4 5", b"1 1 1 1 1 1", b"-5 1 1 7 1 1", b"a b c d e f", b"1 2 3 4", b"9" * 30 + b" 1 1 1 1 1"):
         assert parse_pids(content) is None
 
 
