@@ -88,6 +88,10 @@ if TYPE_CHECKING:
         Timeout as Timeout,
     )
     from pyoci.exits import ExitStatus as ExitStatus
+    from pyoci.launcher import Job as Job
+    from pyoci.launcher import Launcher as Launcher
+    from pyoci.launcher import LaunchFuture as LaunchFuture
+    from pyoci.launcher import Progress as Progress
     from pyoci.oneshot import CompletedProcess as CompletedProcess
     from pyoci.oneshot import RunFailed as RunFailed
     from pyoci.oneshot import RunTimeout as RunTimeout
@@ -132,6 +136,7 @@ _HOMES = {
         "Timeout",
     ),
     "exits": ("ExitStatus",),
+    "launcher": ("Job", "LaunchFuture", "Launcher", "Progress"),
     "oneshot": ("CompletedProcess", "RunFailed", "RunTimeout", "run"),
     "runtime": ("OCIRuntime",),
     "several": ("ALL_COMPLETED", "FIRST_COMPLETED", "wait"),

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
+from collections.abc import AsyncIterable
 from time import monotonic_ns
 
 from pyoci import execs, forks, lifecycle, oneshot, several, spec
 from pyoci.container import ContainerBase, ExecSessionBase
+from pyoci.launcher import Job, Limits, Progress, job
 from pyoci.runtime import RuntimeBase, loaded
 from pyoci.store import store_at
 from pyoci.streams import StreamBase
@@ -18,12 +21,13 @@ from pyoci.waiting import NEVER, is_over
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Self, TypeVar, Unpack
 
     from pyoci.execs import ExecOptions
     from pyoci.exits import ExitStatus
+    from pyoci.launcher import Command
     from pyoci.oneshot import RunOptions
     from pyoci.options import CreateOptions
     from pyoci.runtimes import State
@@ -246,6 +250,151 @@ async def wait(
 ) -> tuple[set[E], set[E]]:
     """As ``pyoci.wait``."""
     return await drive(several.watch(items, timeout, return_when))
+
+
+class Launcher:
+    """As ``pyoci.Launcher``, on the event loop. To be used on one loop, within it."""
+
+    def __init__(
+        self,
+        *,
+        max_starting: int | None = None,
+        max_running: int | None = None,
+        progress: Callable[[Progress], object] | None = None,
+        **defaults: Unpack[RunOptions],
+    ) -> None:
+        self.limits = Limits(max_starting, max_running)
+        self._defaults = defaults
+        self._report = progress
+        self._progress = Progress()
+        # Of asyncio's: first come, first served.
+        self._may_start = asyncio.Semaphore(self.limits.starting)
+        self._may_run = asyncio.Semaphore(self.limits.running)
+        self._tasks: set[asyncio.Task[oneshot.CompletedProcess]] = set()
+
+    async def run(self, command: Command, /, **options: Unpack[RunOptions]) -> oneshot.CompletedProcess:
+        """Runs a container when its turn comes, and gives what ``pyoci.aio.run`` gives."""
+        work = job(command).given(options)
+        self._count(queued=1)
+        waits = True
+        try:
+            async with self._may_run:
+                await self._may_start.acquire()
+                waits = False
+                self._count(queued=-1, starting=1)
+                return await self._live(work)
+        finally:
+            self._count(done=1, queued=-1 if waits else 0)
+
+    async def _live(self, work: Job) -> oneshot.CompletedProcess:
+        is_starting = True
+
+        def started() -> None:
+            nonlocal is_starting
+            is_starting = False
+            self._may_start.release()
+            self._count(starting=-1, running=1)
+
+        try:
+            return await drive(work.operation(self._defaults, started))
+        except BaseException:
+            self._progress.failed += 1
+            raise
+        finally:
+            if is_starting:
+                self._may_start.release()
+                self._count(starting=-1)
+            else:
+                self._count(running=-1)
+
+    def submit(self, command: Command, /, **options: Unpack[RunOptions]) -> asyncio.Task[oneshot.CompletedProcess]:
+        """``run`` as a task; cancelled, its container is killed and removed."""
+        task = asyncio.ensure_future(self.run(command, **options))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def map(
+        self, commands: Iterable[Command] | AsyncIterable[Command], /, *, return_exceptions: bool = False, **options: Unpack[RunOptions]
+    ) -> AsyncIterator[Any]:
+        """As ``pyoci.Launcher.map``: the results in the order of the commands, which are taken as they can be begun, a few ahead."""
+        ahead: deque[asyncio.Task[oneshot.CompletedProcess]] = deque()
+        source = _source(commands)
+        more = True
+        try:
+            while True:
+                while more and len(ahead) < 2 * self.limits.running:
+                    command = await anext(source, None)
+                    more = command is not None
+                    if command is not None:
+                        ahead.append(self.submit(command, **options))
+                if not ahead:
+                    return
+                task = ahead[0]
+                await asyncio.wait((task,))
+                ahead.popleft()
+                error = None if task.cancelled() else task.exception()
+                yield error if return_exceptions and isinstance(error, Exception) else task.result()
+        finally:
+            await _end(ahead)
+
+    async def as_completed(
+        self, commands: Iterable[Command] | AsyncIterable[Command], /, **options: Unpack[RunOptions]
+    ) -> AsyncIterator[asyncio.Task[oneshot.CompletedProcess]]:
+        """The tasks of the commands as they end; the commands are taken as they can be begun."""
+        going: set[asyncio.Task[oneshot.CompletedProcess]] = set()
+        source = _source(commands)
+        more = True
+        try:
+            while True:
+                while more and len(going) < 2 * self.limits.running:
+                    command = await anext(source, None)
+                    more = command is not None
+                    if command is not None:
+                        going.add(self.submit(command, **options))
+                if not going:
+                    return
+                ended, _ = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    going.discard(task)
+                    yield task
+        finally:
+            await _end(going)
+
+    async def close(self) -> None:
+        """Kills and removes what was submitted and runs, and waits for the end of that."""
+        await _end(self._tasks)
+
+    def _count(self, **changes: int) -> None:
+        for name, change in changes.items():
+            setattr(self._progress, name, getattr(self._progress, name) + change)
+        if self._report is not None:
+            self._report(self._progress)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None and self._tasks:
+            await asyncio.wait(self._tasks)
+        await self.close()
+
+
+async def _source(commands: Iterable[Command] | AsyncIterable[Command]) -> AsyncIterator[Command]:
+    if isinstance(commands, AsyncIterable):
+        async for command in commands:
+            yield command
+    else:
+        for command in commands:
+            yield command
+
+
+async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancels what has not ended, and waits until it has cleaned up."""
+    left = [task for task in tasks if not task.done()]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 async def run(args: Sequence[str], **options: Unpack[RunOptions]) -> oneshot.CompletedProcess:

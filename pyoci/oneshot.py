@@ -20,7 +20,7 @@ from pyoci.waiting import deadline_in, drive, passed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, TypedDict, Unpack
 
     from pyoci.lifecycle import Host, Life
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         id: str | None
         runtime: str | os.PathLike[str] | RuntimeBase | None
         state_dir: str | os.PathLike[str] | None
+        on_start: Callable[[], object] | None
 
 
 class CompletedProcess(subprocess.CompletedProcess):  # type: ignore[type-arg]
@@ -243,6 +244,7 @@ def plan(
     id: str | None = None,
     runtime: str | os.PathLike[str] | RuntimeBase | None = None,
     state_dir: str | os.PathLike[str] | None = None,
+    on_start: Callable[[], object] | None = None,
 ) -> Operation[CompletedProcess]:
     """Checks the options of run() and gives the operation; nothing has been started by then."""
     if isinstance(args, str | bytes):
@@ -274,7 +276,7 @@ def plan(
     template = prepare(config)
     # Last, because it opens descriptors; from here on the operation closes them.
     stdio = Stdio(fed, stdin, stdout, stderr, max_output)
-    return _operation(host, list(args), template, checked_id, stdio, timeout, check, manner)
+    return _operation(host, list(args), template, checked_id, stdio, timeout, check, manner, on_start or (lambda: None))
 
 
 def _rootfs(given: str | os.PathLike[str] | None) -> str:
@@ -282,7 +284,15 @@ def _rootfs(given: str | os.PathLike[str] | None) -> str:
 
 
 def _operation(
-    host: Host, args: list[str], template: Template, id: str, stdio: Stdio, timeout: float | None, check: bool, manner: Text
+    host: Host,
+    args: list[str],
+    template: Template,
+    id: str,
+    stdio: Stdio,
+    timeout: float | None,
+    check: bool,
+    manner: Text,
+    on_start: Callable[[], object],
 ) -> Operation[CompletedProcess]:
     """The whole life of one short container. Nothing is left of it at the end, whatever the end is."""
     began = at = perf_counter_ns()
@@ -326,6 +336,7 @@ def _operation(
             lap("create")
             yield from lifecycle.start(life)
             lap("start")
+            on_start()
             killed_for = yield from _attend(life, stdio, deadline)
             status = yield from lifecycle.wait(life, None)
             stdio.drain_all()
@@ -374,7 +385,8 @@ def run(args: Sequence[str], **options: Unpack[RunOptions]) -> CompletedProcess:
     output so far. ``check``: RunFailed unless the exit code is 0. ``max_output``: bytes of each stream; more ends it with OutputTooLong.
 
     ``cwd``, ``env``, ``user``, ``mounts``, ``hostname``, ``memory``, ``pids``, ``cpus``, ``read_only``, ``network``: see ``spec.build``.
-    ``id``, ``runtime`` (a name, a path, or an OCIRuntime), ``state_dir``: see ``OCIRuntime``.
+    ``id``, ``runtime`` (a name, a path, or an OCIRuntime), ``state_dir``: see ``OCIRuntime``. ``on_start``: called, without arguments, when the
+    container has been started.
 
     A program that does not exist in the container gives 127 and one that cannot be executed 126, with the runtime's words on stderr. Raises
     InvalidOption, InvalidSpec and what ``OCIRuntime.create`` raises; nothing is left behind."""

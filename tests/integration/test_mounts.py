@@ -42,6 +42,7 @@ def mapped(config: dict[str, Any], root: Path | None = None) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.everywhere
 def test_it_fails_without_and_runs_with(runtime: pyoci.OCIRuntime, build: Build, closed: Path) -> None:
     script = "set -e; id -u; cat /proc/self/uid_map /proc/self/gid_map; echo new > /new; stat -c %u /new"
     config = mapped(build("sh", "-c", script), closed / "rootfs")
