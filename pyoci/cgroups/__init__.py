@@ -5,6 +5,8 @@ from pyoci.cgroups.detection import Cgroups as Cgroups
 from pyoci.cgroups.detection import parse_mountinfo as parse_mountinfo
 from pyoci.cgroups.detection import read as read
 from pyoci.cgroups.placement import CGROUPFS as CGROUPFS
+from pyoci.cgroups.placement import SEPARATE as SEPARATE
+from pyoci.cgroups.placement import SHARED as SHARED
 from pyoci.cgroups.placement import SYSTEMD as SYSTEMD
 from pyoci.cgroups.placement import Manager as Manager
 from pyoci.cgroups.placement import Place as Place

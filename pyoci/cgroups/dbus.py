@@ -51,11 +51,11 @@ class Connection:
     __slots__ = ("_parser", "_serial", "_socket", "peer", "signals")
 
     def __init__(self, peer: bool) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self.peer = peer
         self.signals: deque[Message] = deque(maxlen=1000)
         self._parser = jeepney().Parser()
         self._serial = 0
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
     def close(self) -> None:
         self._socket.close()
