@@ -284,7 +284,7 @@ class Manager:
             _ffi.cgroups_make(directories, cpusets)
             _ffi.cgroups_join(self.hierarchies.directories(path), pid)
         except OSError as error:
-            raise CgroupError(f"conmon stays in the caller's cgroups: {error.strerror}") from None
+            raise CgroupError(f"conmon stays in the caller's cgroup: {error.strerror}") from None
 
     def forget(self, place: Place) -> Operation[None]:
         """After a failed create: the scopes that it may have left. Whether systemd answers changes nothing any more."""

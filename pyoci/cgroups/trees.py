@@ -57,7 +57,7 @@ def remove(directories: Sequence[str]) -> dict[str, int]:
     for directory, error in zip(directories, errors, strict=True):
         if error:
             left += _tree(directory) if error in (EBUSY, ENOTEMPTY) else [directory]
-    return {path: error for path, error in zip(left, _ffi.cgroups_remove(left), strict=False) if error}
+    return {path: error for path, error in zip(left, _ffi.cgroups_remove(left), strict=False) if error and os.path.lexists(path)}
 
 
 def clear(directories: Sequence[str], timeout: float = CLEAR_TIMEOUT) -> Operation[None]:
