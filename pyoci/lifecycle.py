@@ -25,7 +25,7 @@ from pyoci.errors import (
     said,
 )
 from pyoci.exits import ExitStatus, combine, parse_exit_file, read_small
-from pyoci.options import Options
+from pyoci.options import DIRECT, Options
 from pyoci.process import (
     STDERR_LIMIT,
     Descriptor,
@@ -196,6 +196,7 @@ class Life:
         "host",
         "id",
         "init",
+        "is_direct",
         "log_driver",
         "log_path",
         "mark",
@@ -220,6 +221,7 @@ class Life:
         self.log_driver: str = record["log_driver"]
         self.log_path: str = record["log_path"]
         self.notify_socket: str | None = record["notify_socket"]
+        self.is_direct: bool = record["monitor"] == DIRECT
         self.init: Process | None = None
         self.conmon: Process | None = None
         self.status: ExitStatus | None = None
@@ -274,6 +276,7 @@ def record_of(host: Host, id: str, template: Template, options: Options, place: 
         "log_driver": options.log_driver,
         "log_path": options.log_path or f"{host.store.path(id)}/log",
         "notify_socket": options.notify_socket,
+        "monitor": options.monitor,
     }
 
 
@@ -304,6 +307,11 @@ def create(host: Host, id: str, template: Template, options: Options, deadline: 
         with Lock(life.directory, wait=True):
             write_file(f"{life.directory}/config.json", template.config_json(place.spec))
             write_file(f"{life.directory}/record.json", json.dumps(record).encode())
+            if life.is_direct:
+                from pyoci import direct
+
+                _identify(life, (yield from direct.launch(life, first, options, namespace, deadline)))
+                return life
             return (yield from _launch(life, first, options, namespace, deadline))
     except BaseException:
         yield from _abandon(life, first)
@@ -415,23 +423,29 @@ def _reap_first(life: Life, first: Process, deadline: int) -> Operation[tuple[in
 
 
 def _identify(life: Life, pid: int) -> None:
-    """Takes hold of conmon and of the container's init, and writes down who they are. Raises ProtocolError when a pid is not what it
-    should be: nothing unverified is ever signalled."""
+    """Takes hold of the monitor (conmon, or this process) and of the container's init, and writes down who they are. Raises ProtocolError when a
+    pid is not what it should be: nothing unverified is ever signalled."""
+    monitor_pid = os.getpid() if life.is_direct else _conmon_pid(life)
+    try:
+        monitor, init = Process.open(monitor_pid), Process.open(pid) if pid > 1 else None
+    except ProcessLookupError:
+        raise CreateError(f"creating {life.id!r}: its monitor ({monitor_pid}) or the container's init ({pid}) was killed meanwhile") from None
+    stat, monitor_stat = read_stat(pid), read_stat(monitor_pid)
+    if init is None or stat is None or monitor_stat is None or stat.ppid != monitor_pid:
+        raise ProtocolError(f"creating {life.id!r}: pid {pid} is not a child of this container's monitor ({monitor_pid}); it was left alone")
+    life.init = init
+    if not life.is_direct:
+        life.conmon = monitor
+    identities = Identity(pid, stat.start_time, init.inode()), Identity(monitor_pid, monitor_stat.start_time, monitor.inode())
+    write_file(f"{life.directory}/pids", "{} {}\n".format(*identities).encode())
+    life.mark = mark(life.directory)
+
+
+def _conmon_pid(life: Life) -> int:
     pidfile = read_small(f"{life.directory}/conmon.pid")
     if pidfile is None:
         raise ProtocolError(f"creating {life.id!r}: conmon wrote no {life.directory}/conmon.pid")
-    conmon_pid = conmon.parse_pidfile(pidfile[0], f"{life.directory}/conmon.pid")
-    try:
-        monitor, init = Process.open(conmon_pid), Process.open(pid) if pid > 1 else None
-    except ProcessLookupError:
-        raise CreateError(f"creating {life.id!r}: conmon ({conmon_pid}) or the container's init ({pid}) was killed meanwhile") from None
-    stat, monitor_stat = read_stat(pid), read_stat(conmon_pid)
-    if init is None or stat is None or monitor_stat is None or stat.ppid != conmon_pid:
-        raise ProtocolError(f"creating {life.id!r}: pid {pid} is not a child of this container's conmon ({conmon_pid}); it was left alone")
-    life.conmon, life.init = monitor, init
-    identities = Identity(pid, stat.start_time, init.inode()), Identity(conmon_pid, monitor_stat.start_time, monitor.inode())
-    write_file(f"{life.directory}/pids", "{} {}\n".format(*identities).encode())
-    life.mark = mark(life.directory)
+    return conmon.parse_pidfile(pidfile[0], f"{life.directory}/conmon.pid")
 
 
 def _command_line(pid: int) -> bytes:
@@ -520,7 +534,9 @@ def load(store: Store, id: str) -> Life:
     found = read_small(f"{directory}/pids", 256)
     pids = parse_pids(found[0]) if found is not None else None
     if pids is not None:
-        life.init, life.conmon = pids[0].find(), pids[1].find()
+        life.init = pids[0].find()
+        if not life.is_direct:  # else it is the process that created it
+            life.conmon = pids[1].find()
     return life
 
 
@@ -597,7 +613,9 @@ def wait(life: Life, timeout: float | None) -> Operation[ExitStatus]:
         if life.init is not None:
             if not (yield from ended(life.init, deadline_in(timeout))):
                 raise Timeout(f"{life.id!r} did not end within {timeout or 0:g} s; it goes on", timeout)
-            kernel = life.init.exit_code()
+            kernel = life.init.reap() if life.is_direct else life.init.exit_code()
+            if kernel == (-1, 0):
+                kernel = None  # somebody else has reaped it, and this kernel does not tell
         if life.conmon is not None:
             # Without the kernel's word there is only conmon's, and it is worth waiting for.
             yield from ended(life.conmon, deadline_in(CONMON_GRACE if kernel is not None else life.host.kill_timeout))

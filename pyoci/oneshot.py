@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, TypedDict, Unpack
 
     from pyoci.lifecycle import Host, Life
+    from pyoci.options import Options
     from pyoci.templates import Template
     from pyoci.waiting import Operation
 
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         id: str | None
         runtime: str | os.PathLike[str] | RuntimeBase | None
         state_dir: str | os.PathLike[str] | None
+        monitor: str | None
         on_start: Callable[[], object] | None
 
 
@@ -244,6 +246,7 @@ def plan(
     id: str | None = None,
     runtime: str | os.PathLike[str] | RuntimeBase | None = None,
     state_dir: str | os.PathLike[str] | None = None,
+    monitor: str | None = None,
     on_start: Callable[[], object] | None = None,
 ) -> Operation[CompletedProcess]:
     """Checks the options of run() and gives the operation; nothing has been started by then."""
@@ -276,7 +279,13 @@ def plan(
     template = prepare(config)
     # Last, because it opens descriptors; from here on the operation closes them.
     stdio = Stdio(fed, stdin, stdout, stderr, max_output)
-    return _operation(host, list(args), template, checked_id, stdio, timeout, check, manner, on_start or (lambda: None))
+    how = {} if monitor is None else {"monitor": monitor}
+    try:
+        options = host.options(log_driver="passthrough", log_path=None, stdio=stdio.fds, **how)
+    except BaseException:
+        stdio.close()
+        raise
+    return _operation(host, list(args), template, checked_id, stdio, options, timeout, check, manner, on_start or (lambda: None))
 
 
 def _rootfs(given: str | os.PathLike[str] | None) -> str:
@@ -289,6 +298,7 @@ def _operation(
     template: Template,
     id: str,
     stdio: Stdio,
+    options: Options,
     timeout: float | None,
     check: bool,
     manner: Text,
@@ -314,7 +324,6 @@ def _operation(
         return manner.decode(stdio.result(1), "replace"), manner.decode(stdio.result(2), "replace")
 
     try:
-        options = host.options(log_driver="passthrough", log_path=None, stdio=stdio.fds)
         try:
             life = yield from lifecycle.create(host, id, template, options, deadline)
         except Timeout:
@@ -385,7 +394,8 @@ def run(args: Sequence[str], **options: Unpack[RunOptions]) -> CompletedProcess:
     output so far. ``check``: RunFailed unless the exit code is 0. ``max_output``: bytes of each stream; more ends it with OutputTooLong.
 
     ``cwd``, ``env``, ``user``, ``mounts``, ``hostname``, ``memory``, ``pids``, ``cpus``, ``read_only``, ``network``: see ``spec.build``.
-    ``id``, ``runtime`` (a name, a path, or an OCIRuntime), ``state_dir``: see ``OCIRuntime``. ``on_start``: called, without arguments, when the
+    ``id``, ``runtime`` (a name, a path, or an OCIRuntime), ``state_dir``: see ``OCIRuntime``. ``monitor``: "conmon" or "direct", see
+    ``options.Options``; None: the runtime object's. ``on_start``: called, without arguments, when the
     container has been started.
 
     A program that does not exist in the container gives 127 and one that cannot be executed 126, with the runtime's words on stderr. Raises

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     class CreateOptions(TypedDict, total=False):
         """The options of ``OCIRuntime.create``, and, for all of its containers, of ``OCIRuntime``; ``Options`` says what each means."""
 
+        monitor: str
         mount_namespace: bool | None
         stdin: bool
-        log_driver: str
+        log_driver: str | None
         log_path: str | os.PathLike[str] | None
         log_size_max: int | str
         sync_log: bool
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 NULL_STDIO = (-1, -1, -1)
 NO_LIMIT = -1
+DIRECT = "direct"
+MONITORS = ("conmon", DIRECT)
 LOG_DRIVERS = ("k8s-file", "journald", "none", "passthrough")
 LOG_LEVELS = ("error", "warning", "info", "debug", "trace")
 """conmon's."""
@@ -40,6 +43,8 @@ SHORTEST_JOURNALD_ID = 13
 
 class Options:
     """``stdin``: keep the container's stdin open for attach.
+
+    ``monitor``: ``conmon``, or ``direct``: this process itself, for callers that stay as long as the container (see ``pyoci.direct``).
 
     ``log_driver``: where its output goes: ``k8s-file`` (a file in Kubernetes' format), ``journald``, ``none``, or ``passthrough`` (conmon hands
     its own stdio on). ``log_path``: the file of ``k8s-file``, in place of ``log`` in the container's directory; it stays when the container is
@@ -67,6 +72,7 @@ class Options:
         "log_level",
         "log_path",
         "log_size_max",
+        "monitor",
         "mount_namespace",
         "no_new_keyring",
         "no_pivot",
@@ -81,7 +87,8 @@ class Options:
         self,
         *,
         stdin: bool = False,
-        log_driver: str = "k8s-file",
+        monitor: str = "conmon",
+        log_driver: str | None = None,
         log_path: str | os.PathLike[str] | None = None,
         log_size_max: int | str = NO_LIMIT,
         sync_log: bool = False,
@@ -96,8 +103,9 @@ class Options:
     ) -> None:
         self.stdin = boolean("stdin", stdin)
         self.stdio = stdio
-        self.log_driver = log_driver if log_driver == "k8s-file" else _log_driver(log_driver)
-        self.log_path = None if log_path is None else _log_path(log_path, log_driver)
+        self.monitor = monitor if monitor == "conmon" else one_of("monitor", monitor, MONITORS)
+        self.log_driver = _log_driver(log_driver, monitor)
+        self.log_path = None if log_path is None else _log_path(log_path, self.log_driver)
         self.log_size_max = _size(log_size_max)
         self.sync_log = boolean("sync_log", sync_log)
         self.log_level = log_level if log_level is None else one_of("log_level", log_level, LOG_LEVELS)
@@ -156,7 +164,11 @@ def seconds(name: str, value: float) -> float:
     return value
 
 
-def _log_driver(value: str) -> str:
+def _log_driver(value: str | None, monitor: str) -> str:
+    if value is None:
+        return "none" if monitor == DIRECT else "k8s-file"
+    if monitor == DIRECT and value not in ("none", "passthrough"):
+        raise InvalidOption(f"log_driver={value!r} is conmon's, and monitor='direct' has none: 'none' or 'passthrough'")
     if value == "json-file":
         raise InvalidOption("log_driver='json-file': conmon writes no such format; k8s-file is its file, a line of text for a line of output")
     one_of("log_driver", value, LOG_DRIVERS)

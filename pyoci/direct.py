@@ -1,0 +1,70 @@
+"""A container without conmon, for callers that stay: this process is the monitor itself. It is made a subreaper (PR_SET_CHILD_SUBREAPER, prctl(2)),
+so that init becomes its child when the runtime has created it and ended, and init's stdio are the caller's own
+descriptors.
+
+What is given up: the container's end is only seen while this process lives, its pipes break when it ends, there is no log and no attach socket; and
+what other children of this process leave behind becomes its own to reap.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pyoci import conmon
+from pyoci.errors import CreateError, SpawnError, Timeout
+from pyoci.exits import read_small
+from pyoci.process import STDERR_KEPT, ended, returncode_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyoci.lifecycle import Life
+    from pyoci.mounts import Mounts
+    from pyoci.options import Options
+    from pyoci.process import Process
+    from pyoci.waiting import Operation
+
+PR_SET_CHILD_SUBREAPER = 36
+
+_subreaper = 0  # the process that has been made one
+
+
+def become_subreaper() -> None:
+    """Once for each process: a forked child is none. Raises SpawnError."""
+    global _subreaper
+    if _subreaper == os.getpid():
+        return
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise SpawnError(ctypes.get_errno(), f"becoming a subreaper: {os.strerror(ctypes.get_errno())}")
+    _subreaper = os.getpid()
+
+
+def launch(life: Life, first: Process, options: Options, namespace: Mounts | None, deadline: int) -> Operation[int]:
+    """Creates the container of ``life``, whose directory is ready; gives the pid of its init. Raises as ``lifecycle.create`` does."""
+    host, directory = life.host, life.directory
+    become_subreaper()
+    passthrough = options.log_driver == "passthrough"
+    log, pidfile = f"{directory}/runtime.log", f"{directory}/pidfile"
+    # With passthrough the runtime says what it has to say on the container's stderr.
+    words = [] if passthrough else ["--log", log]
+    systemd = ["--systemd-cgroup"] if host.placement.is_systemd else []
+    switches = [name for name, wanted in (("--no-pivot", options.no_pivot), ("--no-new-keyring", options.no_new_keyring)) if wanted]
+    if options.passed_fds:
+        switches += ["--preserve-fds", str(len(options.passed_fds))]
+    argv = [host.runtime.name, *host.runtime.global_args, *words, *systemd, "create"]
+    argv += ["--bundle", directory, "--pid-file", pidfile, *switches, life.id]
+    fds = (*options.stdio, *options.passed_fds)
+    first.spawn(host.executable, argv, host.env_block, fds=fds, cwd=directory, process_group=True, mounts=namespace)
+    if not (yield from ended(first, deadline)):
+        raise Timeout(f"creating {life.id!r} took longer than {host.create_timeout:g} s", host.create_timeout)
+    exit = first.reap() or (-1, 0)
+    first.close()
+    if exit != (0, 0):
+        said = read_small(log, STDERR_KEPT)
+        how = f"was killed by signal {exit[1]}" if exit[1] else f"exited {returncode_of(exit)}"
+        raise CreateError(f"creating {life.id!r}: the runtime {how}", said[0] if said is not None else b"")
+    found = read_small(pidfile)
+    if found is None:
+        raise CreateError(f"creating {life.id!r}: the runtime succeeded without a pidfile, and said nothing")
+    return conmon.parse_pidfile(found[0], pidfile)
