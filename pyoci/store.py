@@ -156,6 +156,9 @@ class Lock:
         self.release()
 
     def release(self) -> None:
+        if self._file.fd >= 0:
+            # Told, not only closed: a process that another thread is just starting has a copy of the descriptor until its exec.
+            fcntl.flock(self._file.fd, fcntl.LOCK_UN)
         self._file.close()
 
 
