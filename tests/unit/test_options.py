@@ -32,7 +32,7 @@ def test_what_is_no_boolean_is_refused(name: str, value: object) -> None:
         ("log_driver", "json-file"),
         ("log_driver", "syslog"),
         ("log_driver", ""),
-        ("log_driver", None),
+        ("monitor", None),
         ("log_path", ""),
         ("log_path", "/a:b"),
         ("log_path", "/a\nb"),
