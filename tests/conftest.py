@@ -41,8 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         wanted = item.get_closest_marker("host")
         if wanted is not None and here not in wanted.args:
             item.add_marker(pytest.mark.skip(reason=f"{hosts.NEEDS} {' or '.join(wanted.args)}"))
-        elif wanted is None and os.geteuid() != 0 and "state_dir" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.skip(reason="needs root: containers are created"))
+        elif wanted is None and os.geteuid() != 0 and item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
 LACKING = pytest.StashKey[dict[str, list[str]]]()

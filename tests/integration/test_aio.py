@@ -34,6 +34,7 @@ def test_a_whole_life(aruntime: pyoci.aio.OCIRuntime, rootfs: str) -> None:
     run(main())
 
 
+@pytest.mark.root
 def test_context_managers_list_load_pause_and_kill(aruntime: pyoci.aio.OCIRuntime, rootfs: str) -> None:
     async def main() -> None:
         async with aruntime as runtime, await runtime.create(spec.build(FOREVER, rootfs=rootfs), "job") as container:

@@ -60,6 +60,7 @@ def test_exit_codes(where: list[str], argv: tuple[str, ...], code: int) -> None:
     assert pyoci_command("run", *where, *argv).returncode == code
 
 
+@pytest.mark.root
 def test_run_options(where: list[str], tmp_path: Path, has_controller: Callable[[str], None]) -> None:
     for controller in ("memory", "pids", "cpu"):
         has_controller(controller)

@@ -410,6 +410,7 @@ def test_row_15_conmon_stopped_when_the_container_dies(runtime: pyoci.OCIRuntime
 # --- rows 23, 24, 25 --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.root
 def test_row_23_descriptors_of_other_threads_reach_neither_conmon_nor_init(runtime: pyoci.OCIRuntime, build: Build) -> None:
     over = threading.Event()
 
@@ -442,6 +443,7 @@ def test_row_23_descriptors_of_other_threads_reach_neither_conmon_nor_init(runti
             thread.join()
 
 
+@pytest.mark.root
 @pytest.mark.usefixtures("deaf_to_signals")
 def test_row_24_the_container_starts_with_no_signal_blocked_or_ignored(runtime: pyoci.OCIRuntime, build: Build) -> None:
     container = runtime.create(build("sleep", "100"))

@@ -116,6 +116,7 @@ def test_stop_kills_everything_at_the_timeout(runtime: pyoci.OCIRuntime, build: 
         assert (status.code, status.signal) == (137, 9)
 
 
+@pytest.mark.root
 def test_children_that_outlive_init_in_a_shared_pid_namespace_are_killed(runtime: pyoci.OCIRuntime, build: Build) -> None:
     mark = f"{86_000 + os.getpid() % 1000}"
     config = build("sh", "-c", f"(trap '' TERM HUP; sleep {mark}) & sleep 0.2; exit 0")
@@ -141,6 +142,7 @@ def test_children_that_outlive_init_in_a_shared_pid_namespace_are_killed(runtime
     container.delete()
 
 
+@pytest.mark.root
 def test_pause_and_resume(runtime: pyoci.OCIRuntime, build: Build) -> None:
     with runtime.create(build(*FOREVER)) as container:
         for action in (container.pause, container.resume):
@@ -158,6 +160,7 @@ def test_pause_and_resume(runtime: pyoci.OCIRuntime, build: Build) -> None:
             container.resume()
 
 
+@pytest.mark.root
 def test_a_paused_container_is_thawed_by_stop(runtime: pyoci.OCIRuntime, build: Build) -> None:
     body = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done"
     with runtime.create(build("sh", "-c", body)) as container:
@@ -167,6 +170,7 @@ def test_a_paused_container_is_thawed_by_stop(runtime: pyoci.OCIRuntime, build: 
         assert container.stop(timeout=20).code == 3
 
 
+@pytest.mark.root
 def test_a_paused_container_can_be_deleted_by_force(runtime: pyoci.OCIRuntime, build: Build) -> None:
     container = runtime.create(build(*FOREVER))
     container.start()

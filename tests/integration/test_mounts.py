@@ -18,6 +18,8 @@ from pyoci import aio, mounts
 from tests.audit import views
 from tests.containers import FOREVER, Build
 
+pytestmark = pytest.mark.root
+
 UID, GID = 100_000, 200_000
 
 

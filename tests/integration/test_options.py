@@ -1,5 +1,6 @@
 """The options of OCIRuntime and of create, on the real conmon's files and on what containers find."""
 
+import json
 import os
 import socket
 import stat
@@ -79,6 +80,18 @@ def test_a_failed_create_leaves_no_log(runtime: pyoci.OCIRuntime, build: Build, 
     with pytest.raises(pyoci.CreateError, match="nowhere"):
         runtime.create(config, log_path=path)
     assert not path.exists()
+
+
+@pytest.mark.host("systemd")
+def test_the_journal(runtime: pyoci.OCIRuntime, build: Build) -> None:
+    with runtime.create(build("sh", "-c", "echo out; echo err >&2"), log_driver="journald") as container:
+        container.start()
+        container.wait(30)
+        assert not Path(container.log_path).exists()
+        subprocess.run(["journalctl", "--sync"], check=True)
+        argv = ["journalctl", "--output=json", f"CONTAINER_ID_FULL={container.id}"]
+        lines = subprocess.run(argv, check=True, capture_output=True).stdout.splitlines()
+    assert {(entry["MESSAGE"], entry["PRIORITY"]) for entry in map(json.loads, lines)} == {("out\n", "6"), ("err\n", "3")}
 
 
 # --- descriptors ------------------------------------------------------------------------------------------------------------------

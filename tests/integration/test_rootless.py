@@ -45,7 +45,6 @@ def as_user() -> Iterator[Ordinary]:
     def run(runtime_name: str, program: str, **environment: str) -> dict[str, Any]:
         done = ordinary.run(f"{PRELUDE}{program}\nprint(json.dumps(told))", runtime_name, base=base, **environment)
         assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
         return json.loads(done.stdout)  # type: ignore[no-any-return]
 
     yield run

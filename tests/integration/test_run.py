@@ -112,6 +112,7 @@ def test_streams_to_files_and_together(runtime: pyoci.OCIRuntime, tmp_path: Path
         assert pyoci.run(["cat"], stdin=source, runtime=runtime).stdout == b"to-file\n"
 
 
+@pytest.mark.root
 def test_the_container_is_as_it_was_asked_for(runtime: pyoci.OCIRuntime, tmp_path: Path) -> None:
     (tmp_path / "word").write_text("mounted\n")
     for directory in (tmp_path, *tmp_path.parents[:2]):
@@ -155,6 +156,7 @@ def test_networks(runtime: pyoci.OCIRuntime, network: str) -> None:
     assert (done.stdout.strip() == os.readlink("/proc/self/ns/net")) == (network == "host")
 
 
+@pytest.mark.root
 def test_a_network_namespace_by_path(runtime: pyoci.OCIRuntime) -> None:
     with subprocess.Popen(["unshare", "--net", "sleep", "100"]) as other:
         try:
@@ -167,6 +169,7 @@ def test_a_network_namespace_by_path(runtime: pyoci.OCIRuntime) -> None:
             other.kill()
 
 
+@pytest.mark.root
 @pytest.mark.guest
 def test_memory_limit(runtime: pyoci.OCIRuntime, has_controller: Any) -> None:
     has_controller("memory")
@@ -177,6 +180,7 @@ def test_memory_limit(runtime: pyoci.OCIRuntime, has_controller: Any) -> None:
     assert done.oom_killed
 
 
+@pytest.mark.root
 @pytest.mark.guest
 def test_pids_limit(runtime: pyoci.OCIRuntime, has_controller: Any) -> None:
     has_controller("pids")
@@ -184,6 +188,7 @@ def test_pids_limit(runtime: pyoci.OCIRuntime, has_controller: Any) -> None:
     assert b"an't fork" in done.stderr
 
 
+@pytest.mark.root
 @pytest.mark.guest
 def test_cpu_limit(runtime: pyoci.OCIRuntime, has_controller: Any) -> None:
     has_controller("cpu")

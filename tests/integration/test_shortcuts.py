@@ -72,6 +72,7 @@ def test_a_dead_init_is_not_started(runtime: pyoci.OCIRuntime, build: Build) -> 
         assert caught.value.state == "stopped"
 
 
+@pytest.mark.root
 def test_a_loaded_container_takes_the_shortcuts_too(runtime: pyoci.OCIRuntime, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime.create(build("sh", "-c", "exit 3"), "job")
     container = pyoci.Container.load("job", state_dir=runtime.state_dir)
