@@ -1,10 +1,11 @@
 /*
  * exec_floor.c: the least program that runs a command to its end, again and again. What an exec of pyoci's takes is measured against it.
  *
- *     exec_floor COMMAND…
+ *     exec_floor FILE… -- COMMAND…
  *
- * For each line on standard input it runs the command once, with /dev/null as its stdio, and answers with one line: the nanoseconds from
- * before the spawn to after the wait. The first word is the path to execute; the environment is passed on as it is.
+ * For each line on standard input it removes the files, which the command makes, runs the command once, with /dev/null as its stdio, and
+ * answers with one line: the nanoseconds from before the spawn to after the wait. The command's first word is the path to execute; the
+ * environment is passed on as it is.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 extern char **environ;
 
@@ -31,8 +33,11 @@ __attribute__((noreturn)) static void fail(const char *what, int err) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 2)
-        fail("usage: exec_floor COMMAND...", EINVAL);
+    char **command = argv + 1;
+    while (*command && strcmp(*command, "--"))
+        command++;
+    if (argc < 2 || !*command || !*++command)
+        fail("usage: exec_floor FILE... -- COMMAND...", EINVAL);
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     posix_spawn_file_actions_init(&actions);
@@ -45,16 +50,18 @@ int main(int argc, char **argv) {
     while (fgets(line, sizeof line, stdin)) {
         pid_t pid;
         int status;
+        for (char **file = argv + 1; strcmp(*file, "--"); file++)
+            unlink(*file);
         int64_t began = now();
-        int err = posix_spawn(&pid, argv[1], &actions, &attributes, argv + 1, environ);
+        int err = posix_spawn(&pid, *command, &actions, &attributes, command, environ);
         if (err)
-            fail(argv[1], err);
+            fail(*command, err);
         while (waitpid(pid, &status, 0) < 0)
             if (errno != EINTR)
                 fail("waitpid", errno);
         int64_t took = now() - began;
         if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-            fprintf(stderr, "exec_floor: %s gave the status %#x\n", argv[1], (unsigned)status);
+            fprintf(stderr, "exec_floor: %s gave the status %#x\n", *command, (unsigned)status);
             return 1;
         }
         printf("%jd\n", (intmax_t)took);

@@ -27,12 +27,12 @@ class Floor:
     def __init__(self, container: pyoci.Container) -> None:
         life = container._life
         base = f"{life.directory}/floor"
-        Path(f"{base}.json").write_bytes(spec.encode(execs.process_of(life, ["/bin/true"])))
+        Path(f"{base}.json").write_bytes(execs.process_of(life, ["/bin/true"]))
         argv = life.host.runtime.exec_argv(life.id, base)
         program = SOURCE.with_suffix("")
         if not program.exists() or program.stat().st_mtime < SOURCE.stat().st_mtime:
             subprocess.run(["cc", "-O2", "-o", program, SOURCE], check=True)
-        command = [str(program), life.host.executable, *argv[1:]]
+        command = [str(program), f"{base}.pid", f"{base}.log", "--", life.host.executable, *argv[1:]]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=life.host.env, process_group=0)
 
     def measure(self) -> float:

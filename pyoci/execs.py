@@ -12,7 +12,7 @@ from itertools import chain
 from signal import SIGHUP, SIGTERM, SIGWINCH
 from time import time_ns
 
-from pyoci import ids, runtimes, sessions, spec
+from pyoci import forks, ids, runtimes, sessions, spec
 from pyoci.errors import ContainerStateError, ExecError, ExecTimeout, InvalidOption, OutputTooLong, Timeout, said
 from pyoci.exits import ExitStatus, combine
 from pyoci.lifecycle import CALL_TIMEOUT, CONMON_GRACE, KILL_TIMEOUT, Life, is_created
@@ -95,19 +95,28 @@ def plan(
 
     ``session_id``: see ``ids.check``; a new one is made when None."""
     id = ids.new() if session_id is None else sessions.check_id(session_id)
-    process = process_of(life, args, cwd, env, user, capabilities, no_new_privs)
+    process = process_of(life, args, cwd, env, user, capabilities, no_new_privs, check_size(size) if boolean("tty", tty) else None)
     fds = open_fds("preserve_fds", preserve_fds)
-    boolean("tty", tty)
-    if tty:
-        if stdin not in (None, PIPE, DEVNULL) or stdout not in (None, PIPE) or stderr not in (None, STDOUT):
-            raise InvalidOption("with tty=True the program's stdio are its terminal: leave stdin, stdout and stderr out")
-        rows, columns = check_size(size)
-        process["terminal"] = True
-        process["consoleSize"] = {"height": rows, "width": columns}
+    if tty and (stdin not in (None, PIPE, DEVNULL) or stdout not in (None, PIPE) or stderr not in (None, STDOUT)):
+        raise InvalidOption("with tty=True the program's stdio are its terminal: leave stdin, stdout and stderr out")
     _check_running(life)
     # Last, because it opens descriptors; from here on the operation closes them.
     stdio = Stdio(DEVNULL, DEVNULL, DEVNULL) if tty else Stdio(stdin, stdout, stderr)
-    return _start(life, id, process, stdio, fds)
+    return _start(life, id, args[0], process, stdio, fds, size if tty else None)
+
+
+class Model:
+    """The container's own process, from which others are made: ``process`` without what is each one's own, and ``encoded``."""
+
+    __slots__ = ("encoded", "process", "root")
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.root: str = config["root"]["path"]
+        self.process: dict[str, Any] = {
+            name: value for name, value in config["process"].items() if name not in ("args", "commandLine", "consoleSize")
+        }
+        self.process["terminal"] = False
+        self.encoded = spec.encode(self.process)
 
 
 def process_of(
@@ -118,29 +127,34 @@ def process_of(
     user: str | int | None = None,
     capabilities: Sequence[str] = (),
     no_new_privs: bool | None = None,
-) -> dict[str, Any]:
-    """The process object (runtime-spec, config.md): the container's own, changed as was asked for."""
+    size: tuple[int, int] | None = None,
+) -> bytes:
+    """The process object (runtime-spec, config.md), encoded: the container's own, changed as was asked for; ``size``: of a terminal."""
     if isinstance(args, str | bytes) or not all(isinstance(argument, str) for argument in args):
         raise InvalidOption(f"args must be a list of strings, not {args!r:.200}; for a shell: ['sh', '-c', COMMAND]")
-    if life.config is None:
-        life.config = spec.load(life.directory)
-    config = life.config
-    process: dict[str, Any] = {**config["process"], "args": list(args), "terminal": False}
-    process.pop("consoleSize", None)
+    if life.model is None:
+        life.model = Model(spec.load(life.directory))
+    model = life.model
+    changes: dict[str, Any] = {}
     if cwd is not None:
-        process["cwd"] = cwd
+        changes["cwd"] = cwd
     if env:
         given = {str(name): value for name, value in env.items()}
-        kept = [entry for entry in process.get("env") or () if entry.partition("=")[0] not in given]
-        process["env"] = kept + [f"{name}={value}" for name, value in given.items()]
+        kept = [entry for entry in model.process.get("env") or () if entry.partition("=")[0] not in given]
+        changes["env"] = kept + [f"{name}={value}" for name, value in given.items()]
     if user is not None:
-        process["user"] = spec.user_ids(user, config["root"]["path"])
+        changes["user"] = spec.user_ids(user, model.root)
     if no_new_privs is not None:
-        process["noNewPrivileges"] = no_new_privs
+        changes["noNewPrivileges"] = no_new_privs
     if capabilities:
-        process["capabilities"] = _capabilities(process, capabilities)
-    spec.check_process(process, "exec")
-    return process
+        changes["capabilities"] = _capabilities({**model.process, **changes}, capabilities)
+    if size is not None:
+        changes["terminal"] = True
+        changes["consoleSize"] = {"height": size[0], "width": size[1]}
+    own = {"args": list(args)}
+    spec.check_process({**model.process, **changes, **own} if changes else {"cwd": "/", **own}, "exec")
+    rest = spec.encode({**model.process, **changes}) if changes else model.encoded
+    return spec.encode(own)[:-1] + b"," + rest[1:]
 
 
 def _capabilities(process: Mapping[str, Any], more: Sequence[str]) -> dict[str, list[str]]:
@@ -176,41 +190,49 @@ def _check_running(life: Life) -> None:
         status = "stopped"
     elif is_created(life):
         status = "created"
-    elif life.host.hierarchies.is_frozen(init.pid):
+    elif _is_frozen(life, init):
         status = "paused"
     else:
         return
     raise ContainerStateError(f"cannot exec in {life.id!r}: it is {status}", status)
 
 
-def _start(life: Life, id: str, process: Mapping[str, Any], stdio: Stdio, preserve_fds: Sequence[int]) -> Operation[Started]:
-    session = Session(life, id, Process(), program=process["args"][0])
+def _is_frozen(life: Life, init: Process) -> bool:
+    frozen = life.host.hierarchies.is_frozen_at(life.cgroups_path or "")
+    return life.host.hierarchies.is_frozen(init.pid) if frozen is None else frozen
+
+
+def _start(
+    life: Life, id: str, program: str, process: bytes, stdio: Stdio, preserve_fds: Sequence[int], size: tuple[int, int] | None
+) -> Operation[Started]:
+    session = Session(life, id, Process(), program=program)
     claimed = False
+    born = forks.generation
     try:
         life.sessions[:] = [other for other in life.sessions if not other.sweep()]
-        session.claim(spec.encode(process))
+        session.claim(process, {other.id for other in life.sessions})
         claimed = True
-        if not process["terminal"]:
+        if size is None:
             argv = life.host.runtime.exec_argv(life.id, session.base, len(preserve_fds))
             _spawn(life, session, argv, [*stdio.fds, *preserve_fds])
             terminal = None
         elif life.host.runtime.sends_console:
             terminal = yield from _receive_terminal(life, session, stdio, preserve_fds)
         else:
-            terminal = _relayed_terminal(life, session, preserve_fds, process)
-        if terminal is not None:
-            set_size(terminal.fd, process["consoleSize"]["height"], process["consoleSize"]["width"])
+            terminal = _relayed_terminal(life, session, preserve_fds, size)
+        if terminal is not None and size is not None:
+            set_size(terminal.fd, *size)
         stdio.started()
-        session.record()
         life.sessions.append(session)
         return Started(session, stdio.ends, terminal)
     except BaseException:
-        if session.runtime.pidfd >= 0:
-            yield from kill_tree([session.runtime])
-            session.runtime.close()
+        if forks.generation == born:
+            if session.runtime.pidfd >= 0:
+                yield from kill_tree([session.runtime])
+            if claimed:
+                session.remove()
+        session.runtime.close()
         stdio.close()
-        if claimed:
-            session.remove()
         raise
 
 
@@ -236,14 +258,14 @@ class _Relay(Descriptor):
         super().close()
 
 
-def _relayed_terminal(life: Life, session: Session, preserve_fds: Sequence[int], process: Mapping[str, Any]) -> Descriptor:
+def _relayed_terminal(life: Life, session: Session, preserve_fds: Sequence[int], size: tuple[int, int]) -> Descriptor:
     """A terminal between us and the runtime, which copies from and to the container's. Ours is raw: the other one has the line discipline."""
     import tty
 
     master, slave = map(Descriptor, os.openpty())
     with slave:
         tty.setraw(slave.fd)
-        set_size(slave.fd, process["consoleSize"]["height"], process["consoleSize"]["width"])
+        set_size(slave.fd, *size)
         argv = life.host.runtime.exec_argv(life.id, session.base, len(preserve_fds))
         _spawn(life, session, argv, [slave.fd, slave.fd, slave.fd, *preserve_fds])
     return near(_Relay(master, session.runtime))
@@ -336,12 +358,19 @@ def poll(session: Session) -> None:
 
 def _attend(session: Session, deadline: int, pump: Pump | None) -> Operation[bool]:
     """Serves the pump until the session is over; False at the deadline, or when the pump has had too much."""
-    if not session.is_over:
-        _settle(session, late=False)
     look = FIRST_LOOK
     silent: int | None = None  # the program has ended; until then the runtime is waited for
-    while not session.is_over:
-        program = session.find()
+    while True:
+        # Also before anything is waited for: it may have ended, or another thread may have reaped it.
+        if not session.is_over:
+            _settle(session, late=silent is not None and passed(silent))
+        if session.is_over:
+            return True
+        if silent is not None and passed(silent):
+            silent = NEVER  # the kernel does not tell: only the runtime can
+        if passed(deadline) and look > FIRST_LOOK:
+            return False
+        program = session.process if look == FIRST_LOOK else session.find()
         pidfds = [session.runtime.pidfd] if session.told is None else []
         until = deadline
         if silent is not None:
@@ -350,7 +379,7 @@ def _attend(session: Session, deadline: int, pump: Pump | None) -> Operation[boo
             pidfds.append(program.pidfd)
         elif look <= LAST_LOOK:
             until = sooner(deadline, deadline_in(look))
-            look *= 2
+        look *= 2
         ready = yield Wait(pidfds, (), until) if pump is None else pump.wait(pidfds, until)
         if pump is not None:
             pump.serve(ready)
@@ -358,23 +387,19 @@ def _attend(session: Session, deadline: int, pump: Pump | None) -> Operation[boo
                 return False
         if program is not None and (program.pidfd in ready or (silent is not None and ready)):
             silent = deadline_in(CONMON_GRACE if pump is None else SILENCE)
-        if silent is not None or session.runtime.pidfd in ready:
-            _settle(session, late=silent is not None and passed(silent))
-            if silent is not None and passed(silent):
-                silent = NEVER  # the kernel does not tell: only the runtime can
-        if not session.is_over and passed(deadline):
-            return False
-    return True
 
 
 def _settle(session: Session, *, late: bool) -> None:
     """Takes the exit code, once there is one: the runtime's, checked against the kernel's word about the program. ``late``: the runtime
     outlives the program, and is not waited for where the kernel tells."""
-    program = session.find()
+    told = session.runtime_ended()
+    if told is None and not late:
+        return
+    # The runtime's code needs no confirming where it cannot mean a signal.
+    program = session.process if told is not None and 0 <= told[0] <= 128 else session.find()
     alive = program is not None and not program.has_ended()
     kernel = program.exit_code() if program is not None and not alive else None
-    told = session.runtime_ended()
-    if told is None and (not late or kernel is None):
+    if told is None and kernel is None:
         return
     code, signal = told or (-1, 0)
     filed = code if code >= 0 and not signal else None
@@ -384,7 +409,8 @@ def _settle(session: Session, *, late: bool) -> None:
         _not_started(session, runtimes.parse_log(session.refusal))
     else:
         session.status = combine(filed, kernel, oom_killed=False, finished_ns=time_ns())
-    session.sweep()
+    if session.sweep() and session in session.life.sessions:
+        session.life.sessions.remove(session)
 
 
 def _not_started(session: Session, words: bytes) -> None:
@@ -424,7 +450,7 @@ def stop(stopped: Sequence[Session], timeout: float) -> Operation[None]:
     members = []
     for session in stopped:
         life = session.life
-        if life.init is not None and life.host.hierarchies.is_frozen(life.init.pid):
+        if life.init is not None and _is_frozen(life, life.init):
             raise ContainerStateError(f"cannot stop exec session {session.id!r}: {life.id!r} is paused", "paused")
         yield from _known(session)
         members.append(session.members())
@@ -444,9 +470,12 @@ def stop(stopped: Sequence[Session], timeout: float) -> Operation[None]:
 
 
 def living(life: Life) -> list[Session]:
-    """The container's sessions that live, whichever process started them; those of this process's as it knows them."""
-    ours = {session.id: session for session in life.sessions}
-    return [ours.get(session.id, session) for session in sessions.recorded(life)]
+    """The container's sessions that live, by id, whichever process started them."""
+    ours = {session.id: session for session in [*life.sessions]}
+    for session in ours.values():
+        poll(session)
+    others = [session for session in sessions.recorded(life) if session.id not in ours]
+    return sorted([*(session for session in ours.values() if not session.is_over), *others], key=lambda session: session.id)
 
 
 def leave(session: Session, *, failed: bool) -> Operation[None]:

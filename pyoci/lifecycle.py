@@ -27,10 +27,12 @@ from pyoci.errors import (
 from pyoci.exits import ExitStatus, combine, parse_exit_file, read_small
 from pyoci.options import DIRECT, Options
 from pyoci.process import (
+    KILL_GRACE,
     STDERR_LIMIT,
     Descriptor,
     Identity,
     Process,
+    command_line,
     ended,
     invoke,
     kill_tree,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyoci._ffi import Block
+    from pyoci.execs import Model
     from pyoci.mounts import Mounts
     from pyoci.options import CreateOptions
     from pyoci.process import Output
@@ -189,7 +192,6 @@ class Life:
         "_generation",
         "_sync",
         "cgroups_path",
-        "config",
         "conmon",
         "directory",
         "hooks",
@@ -200,6 +202,7 @@ class Life:
         "log_driver",
         "log_path",
         "mark",
+        "model",
         "notify_socket",
         "own_pid_namespace",
         "place",
@@ -226,7 +229,7 @@ class Life:
         self.conmon: Process | None = None
         self.status: ExitStatus | None = None
         self.removed = False
-        self.config: Mapping[str, Any] | None = None  # as on disk, once an exec has asked for it
+        self.model: Model | None = None  # for execs, since the first
         self.sessions: list[Session] = []  # exec sessions of this process's that have not been swept
         self.mark: tuple[int, int] | None = None
         self._generation = forks.generation
@@ -448,14 +451,6 @@ def _conmon_pid(life: Life) -> int:
     return conmon.parse_pidfile(pidfile[0], f"{life.directory}/conmon.pid")
 
 
-def _command_line(pid: int) -> bytes:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
-            return file.read(65536) or b""
-    except OSError:
-        return b""
-
-
 def _claimed_by(directory: str) -> list[int]:
     """The processes whose command line names this container's directory as bundle: its conmon, and a runtime in the act of creating it,
     wherever they have been reparented to."""
@@ -464,7 +459,7 @@ def _claimed_by(directory: str) -> list[int]:
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
-            line = _command_line(int(entry))
+            line = command_line(int(entry))
             if any(mark in line for mark in marks):
                 found.append(int(entry))
     return found
@@ -774,7 +769,7 @@ def _delete(life: Life, force: bool) -> Operation[None]:
         if process is not None:
             process.reap_adopted()
     for session in life.sessions:
-        if not (yield from ended(session.runtime, deadline_in(CONMON_GRACE))):
+        if not (yield from ended(session.runtime, deadline_in(KILL_GRACE))):
             yield from kill_tree([session.runtime])
         session.runtime_ended()
     yield from _remove(life)

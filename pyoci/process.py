@@ -186,6 +186,15 @@ def read_stat(pid: int) -> Stat | None:
     return Stat(fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]), int(fields[49]) if len(fields) > 49 else None)
 
 
+def command_line(pid: int) -> bytes:
+    """Its arguments, each closed by a NUL; empty for one that is dead, or is none."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
+            return file.read(65536) or b""
+    except OSError:
+        return b""
+
+
 def ended(process: Process, deadline: int) -> Operation[bool]:
     """Waits until a process is dead; False at the deadline."""
     while True:

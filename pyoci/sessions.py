@@ -1,31 +1,36 @@
 """Exec sessions: what lies on disk of one, in its container's directory, and its processes.
 
-    execs/SESSION.json      what the runtime is to run         SESSION.pid   the program's pid, written by the runtime once it runs
-          SESSION.runtime   the runtime's process (Identity)   SESSION.log   the runtime's own words
+    execs/SESSION.json   what the runtime is to run
+          SESSION.pid    the program's pid, written by the runtime once it runs
+          SESSION.log    the runtime's own words
 
 Making the first of them is the lock on the session's id; a directory for each would cost more than all of them. The runtime's process stays
-as long as the program runs, because it is the one that gets to know the exit code: whoever finds it alive knows its child
-as the program. The files go with the session.
+as long as the program runs, because it is the one that gets to know the exit code. Its command line names these files: whoever finds a process
+that does, and does not live in the container, knows its child as the program. The files go with the session.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from _thread import allocate_lock  # as threading's, which is slow to import
 
 from pyoci import ids
 from pyoci.conmon import parse_pidfile
 from pyoci.errors import ContainerNotFound, InvalidID, ProtocolError, SessionExists, StateDirError
 from pyoci.exits import read_small
-from pyoci.process import STDERR_KEPT, Identity, Process, descendants, read_stat
+from pyoci.process import STDERR_KEPT, Process, command_line, descendants, read_stat
 from pyoci.store import MODE, write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pyoci.exits import ExitStatus
     from pyoci.lifecycle import Life
 
 
+_REAPING = allocate_lock()
 LONGEST = 240
 """Of an id: its files' names are a little longer, and NAME_MAX is 255."""
 
@@ -60,12 +65,6 @@ class Session:
     def is_over(self) -> bool:
         return self.status is not None or self.failure is not None
 
-    def record(self) -> None:
-        """Writes down who the runtime is."""
-        identity = Identity.of(self.runtime)
-        if identity is not None:
-            write_file(f"{self.base}.runtime", f"{identity}\n".encode())
-
     def find(self) -> Process | None:
         """The program, if the runtime has told its pid and it still runs."""
         if self.process is None:
@@ -76,8 +75,8 @@ class Session:
 
     def _child(self, pidfile: bytes) -> Process | None:
         try:
-            process = Process.open(parse_pidfile(pidfile, f"{self.base}.pid"))
-        except (OSError, ProtocolError):
+            process = Process.open(parse_or_zero(pidfile))
+        except OSError:
             return None
         stat = read_stat(process.pid)
         # The runtime's number is its own until it is reaped, so its child is what it says.
@@ -87,17 +86,22 @@ class Session:
 
     def has_started(self) -> bool:
         """The runtime has told a pid."""
-        return self.process is not None or os.path.lexists(f"{self.base}.pid")
+        return self.process is not None or _told_pid(self.base) > 0
 
     def runtime_ended(self) -> tuple[int, int] | None:
         """(code, signal) of the runtime, reaped if it is our child; (-1, 0) when nobody knows, None while it lives."""
         if self.told is None and self.runtime.has_ended():
-            self.told = (self.runtime.reap() if self.ours else self.runtime.exit_code()) or (-1, 0)
-            # Without a pid it has failed itself, unless somebody has removed what lay on disk.
-            if self.told[0] > 0 and not self.has_started() and os.path.lexists(f"{self.base}.json"):
-                found = read_small(f"{self.base}.log", STDERR_KEPT)
-                self.refusal = found[0] if found is not None else b""
+            with _REAPING:  # a second thread would find nothing to reap
+                if self.told is None:
+                    self._take((self.runtime.reap() if self.ours else self.runtime.exit_code()) or (-1, 0))
         return self.told
+
+    def _take(self, told: tuple[int, int]) -> None:
+        # Without a pid it has failed itself, unless somebody has removed what lay on disk.
+        if told[0] > 0 and not self.has_started() and os.path.lexists(f"{self.base}.json"):
+            found = read_small(f"{self.base}.log", STDERR_KEPT)
+            self.refusal = found[0] if found is not None else b""
+        self.told = told
 
     def sweep(self) -> bool:
         """Once the runtime has ended: takes away what lies on disk of a session of ours. False while it lives."""
@@ -109,7 +113,7 @@ class Session:
 
     def remove(self) -> None:
         """What lies on disk; gone already is fine."""
-        for suffix in (".runtime", ".pid", ".log", ".json"):  # the lock last
+        for suffix in (".pid", ".log", ".json"):  # the lock last
             try:
                 os.unlink(self.base + suffix)
             except OSError:
@@ -140,8 +144,8 @@ class Session:
         # While it lived, its session's number was its own.
         return [] if main.has_ended() else list(found.values())
 
-    def claim(self, process: bytes) -> None:
-        """Writes what the runtime is to run. Raises SessionExists, ContainerNotFound, StateDirError."""
+    def claim(self, process: bytes, ours: Collection[str] = ()) -> None:
+        """Writes what the runtime is to run. ``ours``: ids that this process still holds. Raises SessionExists, ContainerNotFound, StateDirError."""
         path = f"{self.base}.json"
         for _ in range(3):
             try:
@@ -152,7 +156,7 @@ class Session:
                 elif error.errno != errno.EEXIST:
                     self.remove()
                     raise
-                elif not self._remove_if_abandoned():
+                elif self.id in ours or not self._remove_if_abandoned():
                     break
         raise SessionExists(f"{self.life.id!r} has an exec session {self.id!r} already: {path} exists; use another id")
 
@@ -165,9 +169,8 @@ class Session:
             raise ContainerNotFound(f"no container {self.life.id!r}: it was deleted") from None
 
     def _remove_if_abandoned(self) -> bool:
-        """Removes what an owner left behind that has gone itself: its runtime has ended and been reaped."""
-        identity = _runtime(f"{self.base}.runtime")
-        if identity is None or identity.find() is not None:
+        """Removes what an owner left behind that has gone itself: a program has run, and its runtime has ended and been reaped."""
+        if not os.path.lexists(f"{self.base}.pid") or _runtime_of(self.base) is not None:
             return False
         self.remove()
         return True
@@ -178,10 +181,43 @@ class Session:
             self._remove_if_abandoned()
 
 
-def _runtime(path: str) -> Identity | None:
-    """Who the runtime is, as ``record`` wrote it."""
-    content = read_small(path, 128)
-    return Identity.parse(content[0].split()) if content is not None else None
+def _runtime_of(base: str) -> Process | None:
+    """The runtime's process: above the program, or, while that is not known, found among all. What it has forked and is not yet the program
+    has the same command line, so it is the topmost that has it."""
+    program = _told_pid(base)
+    mark = os.fsencode(f"\0--pid-file\0{base}.pid\0")
+    for start in [program] if read_stat(program) is not None else [int(name) for name in os.listdir("/proc") if name.isdecimal()]:
+        pid = start
+        while (stat := read_stat(pid)) is not None and mark in command_line(stat.ppid):
+            pid = stat.ppid
+        try:
+            process = Process.open(pid)
+        except OSError:
+            continue
+        if mark in command_line(pid) and _is_outside(pid) and process.signal(0):
+            return process
+    return None
+
+
+def _told_pid(base: str) -> int:
+    """The program's pid, as the runtime has told it; 0: not yet."""
+    found = read_small(f"{base}.pid")
+    return parse_or_zero(found[0]) if found is not None else 0
+
+
+def parse_or_zero(pidfile: bytes) -> int:
+    try:
+        return parse_pidfile(pidfile, "pidfile")
+    except ProtocolError:
+        return 0
+
+
+def _is_outside(pid: int) -> bool:
+    """The process is in our pid namespace: what lives in a container can call itself what it likes."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return False
 
 
 def recorded(life: Life) -> list[Session]:
@@ -193,14 +229,14 @@ def recorded(life: Life) -> list[Session]:
     found = []
     for name in names:
         id, suffix = os.path.splitext(name)
-        if suffix != ".runtime":
+        if suffix != ".json":
             continue
-        identity = _runtime(f"{life.directory}/execs/{name}")
-        runtime = identity.find() if identity is not None else None
+        runtime = _runtime_of(f"{life.directory}/execs/{id}")
         if runtime is None or runtime.has_ended():
             continue
-        session = Session(life, id, runtime)
         # runc outlives the program while something else still holds its output.
-        if not session.has_started() or ((program := session.find()) is not None and not program.has_ended()):
-            found.append(session)
+        program = _told_pid(f"{life.directory}/execs/{id}")
+        stat = read_stat(program)
+        if not program or (stat is not None and stat.state not in "ZX"):
+            found.append(Session(life, id, runtime))
     return found

@@ -35,6 +35,14 @@ class Cgroups:
                         return True
         return False
 
+    def is_frozen_at(self, cgroups_path: str) -> bool | None:
+        """As ``is_frozen``, of the container's own cgroup; None if it is not where an absolute path says."""
+        for key, name in (("freezer", "freezer.state"), (V2, "cgroup.freeze")):
+            if key in self.mounts and cgroups_path.startswith("/"):
+                content = read_control(f"{self.mounts[key]}{cgroups_path}/{name}").strip()
+                return content not in (b"0", b"THAWED") if content else None
+        return None
+
     def is_frozen(self, pid: int) -> bool:
         """The process is in a frozen cgroup: signals but SIGKILL on v2 stay pending until it is thawed."""
         try:
@@ -93,10 +101,15 @@ def parse_mountinfo(content: bytes) -> dict[str, str]:
 def read_control(path: str, limit: int = 4096) -> bytes:
     """The content of a control file; empty when it cannot be read."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read(limit) or b""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
+    try:
+        return os.read(fd, limit)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def is_populated(directory: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,16 @@ from pyoci.runtimes import Runtime, parse_log
 from pyoci.sessions import Session
 
 
+def process_of(life: Any, args: Any, **options: Any) -> Any:
+    return json.loads(execs.process_of(life, args, **options))
+
+
 class FakeLife:
     def __init__(self, directory: Path) -> None:
         self.id = "job"
         self.directory = str(directory)
-        self.config: Any = None
+        self.model: Any = None
+        self.sessions: list[Any] = []
 
 
 @pytest.fixture
@@ -31,7 +37,7 @@ def life(tmp_path: Path) -> Any:
 
 
 def test_the_containers_own_process_is_the_model(life: Any) -> None:
-    process = execs.process_of(life, ["true"])
+    process = process_of(life, ["true"])
     assert process["args"] == ["true"]
     assert process["terminal"] is False
     assert process["cwd"] == "/srv"
@@ -41,31 +47,31 @@ def test_the_containers_own_process_is_the_model(life: Any) -> None:
 
 
 def test_what_is_given_changes_it(life: Any) -> None:
-    process = execs.process_of(life, ["true"], cwd="/", env={"A": "x", "C": "3"}, user="5:6", no_new_privs=False)
+    process = process_of(life, ["true"], cwd="/", env={"A": "x", "C": "3"}, user="5:6", no_new_privs=False)
     assert process["env"][-3:] == ["B=2", "A=x", "C=3"]
     assert (process["cwd"], process["user"], process["noNewPrivileges"]) == ("/", {"uid": 5, "gid": 6}, False)
-    assert execs.process_of(life, ["true"])["cwd"] == "/srv"
+    assert process_of(life, ["true"])["cwd"] == "/srv"
 
 
 def test_capabilities_are_added(life: Any) -> None:
-    own = execs.process_of(life, ["true"])["capabilities"]
-    more = execs.process_of(life, ["true"], capabilities=["NET_RAW", "CAP_CHOWN"])["capabilities"]
+    own = process_of(life, ["true"])["capabilities"]
+    more = process_of(life, ["true"], capabilities=["NET_RAW", "CAP_CHOWN"])["capabilities"]
     assert more["effective"] == [*own["effective"], "CAP_NET_RAW"]
     assert "ambient" not in more
-    for_user = execs.process_of(life, ["true"], capabilities=["NET_RAW"], user=7)["capabilities"]
+    for_user = process_of(life, ["true"], capabilities=["NET_RAW"], user=7)["capabilities"]
     assert for_user["ambient"] == for_user["inheritable"] == ["CAP_NET_RAW"]
 
 
 @pytest.mark.parametrize("bad", [{"args": []}, {"args": [""]}, {"cwd": "x"}, {"env": {"": "x"}}, {"env": {"A": "\0"}}, {"no_new_privs": "yes"}])
 def test_what_cannot_be_run(life: Any, bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidSpec, match="exec: process"):
-        execs.process_of(life, **{"args": ["true"], **bad})
+        process_of(life, **{"args": ["true"], **bad})
 
 
 @pytest.mark.parametrize("bad", [{"args": "true"}, {"args": [b"true"]}, {"capabilities": "CHOWN"}, {"capabilities": ["a b"]}, {"user": "x y"}])
 def test_options_that_make_no_sense(life: Any, bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidOption):
-        execs.process_of(life, **{"args": ["true"], **bad})
+        process_of(life, **{"args": ["true"], **bad})
 
 
 def test_the_command() -> None:
@@ -102,9 +108,11 @@ def test_an_id_is_claimed_once(life: Any) -> None:
 def test_what_an_owner_left_behind_is_claimed_anew(life: Any) -> None:
     session = Session(life, "one", Process(), program="true")
     session.claim(b"{}")
-    Path(f"{session.base}.runtime").write_text(f"{os.getpid()} 1 1\n")  # nobody's: we did not start then
+    Path(f"{session.base}.pid").write_text("99999999\n")
+    with pytest.raises(SessionExists):
+        session.claim(b"{}", {"one"})
     session.claim(b"{}")
-    assert not Path(f"{session.base}.runtime").exists()
+    assert not Path(f"{session.base}.pid").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"0", b"1", b"-5", b"99999999", b"4 4"])
@@ -113,7 +121,6 @@ def test_a_pid_that_is_none_is_not_believed(life: Any, content: bytes) -> None:
     session.claim(b"{}")
     Path(f"{session.base}.pid").write_bytes(content)
     assert session.find() is None
-    assert session.has_started()
 
 
 def test_only_the_runtimes_child_is_the_program(life: Any) -> None:
@@ -131,8 +138,31 @@ def test_what_lies_there_and_is_no_session_is_passed_over(life: Any) -> None:
     assert sessions.recorded(life) == []
     directory = Path(life.directory, "execs")
     directory.mkdir()
-    (directory / "a.runtime").write_text("x y")
-    (directory / "b.runtime").write_text("2 1 1")
-    (directory / "c.json").write_text("{}")
-    (directory / "d.runtime").mkdir()
+    (directory / "a.json").write_text("{}")
+    (directory / "a.pid").write_text("x y")
+    (directory / "b.json").write_text("{}")
+    (directory / "b.pid").write_text(str(os.getpid()))
+    (directory / "c.log").write_text("")
+    (directory / "d.json").mkdir()
+    assert sessions.recorded(life) == []
+
+
+def test_a_runtime_is_known_by_its_command_line(life: Any) -> None:
+    session = Session(life, "one", Process(), program="true")
+    session.claim(b"{}")
+    # A shell in place of the runtime, its child in place of the program.
+    argv = ["sh", "-c", "sleep 100 & echo $!; wait", "sh", "--pid-file", f"{session.base}.pid", "job"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as runtime:
+        assert runtime.stdout is not None
+        program = int(runtime.stdout.readline())
+        (starting,) = sessions.recorded(life)
+        assert (starting.id, starting.runtime.pid, starting.find()) == ("one", runtime.pid, None)
+        Path(f"{session.base}.pid").write_text(str(program))
+        (found,) = sessions.recorded(life)
+        running = found.find()
+        assert running is not None
+        assert (found.runtime.pid, running.pid) == (runtime.pid, program)
+        assert [process.pid for process in found.members()] == [program]
+        running.signal(9)
+        runtime.kill()
     assert sessions.recorded(life) == []
