@@ -18,7 +18,7 @@ from pyoci.cgroups import systemd
 from pyoci.errors import CgroupError, ContainerExists, CreateError, Timeout
 from tests.containers import FOREVER, Build
 
-pytestmark = pytest.mark.everywhere
+pytestmark = [pytest.mark.everywhere, pytest.mark.root]
 on_systemd = pytest.mark.host("systemd", "guest")
 
 
