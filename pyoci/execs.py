@@ -205,6 +205,7 @@ def _is_frozen(life: Life, init: Process) -> bool:
 def _start(
     life: Life, id: str, program: str, process: bytes, stdio: Stdio, preserve_fds: Sequence[int], size: tuple[int, int] | None
 ) -> Operation[Started]:
+    life.check_own("exec in")
     session = Session(life, id, Process(), program=program)
     claimed = False
     born = forks.generation
@@ -297,7 +298,8 @@ def _receive_terminal(life: Life, session: Session, stdio: Stdio, preserve_fds: 
                         if received:
                             return near(Descriptor(received[0]))
         finally:
-            os.unlink(f"/proc/self/fd/{directory.fd}/{name}")
+            if not life.is_inherited():
+                os.unlink(f"/proc/self/fd/{directory.fd}/{name}")
     return Descriptor(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
 
 
@@ -438,6 +440,7 @@ def _known(session: Session) -> Operation[None]:
 
 def kill(session: Session, signal: int) -> Operation[None]:
     """Sends a signal to the program. Raises ContainerStateError when it has ended."""
+    session.life.check_own("signal an exec session of")
     yield from _known(session)
     program = session.find()
     if session.is_over or program is None or program.has_ended() or not program.signal(signal):
@@ -450,6 +453,7 @@ def stop(stopped: Sequence[Session], timeout: float) -> Operation[None]:
     members = []
     for session in stopped:
         life = session.life
+        life.check_own("stop an exec session of")
         if life.init is not None and _is_frozen(life, life.init):
             raise ContainerStateError(f"cannot stop exec session {session.id!r}: {life.id!r} is paused", "paused")
         yield from _known(session)
@@ -479,7 +483,9 @@ def living(life: Life) -> list[Session]:
 
 
 def leave(session: Session, *, failed: bool) -> Operation[None]:
-    """The end of a ``with`` block: as subprocess.Popen's it waits; a failed block has the session killed."""
+    """The end of a ``with`` block: as subprocess.Popen's it waits; a failed block has the session killed. In a forked child it is nothing."""
+    if session.life.is_inherited():
+        return
     if failed and not session.is_over:
         yield from stop((session,), 0)
     yield from _attend(session, NEVER, None)

@@ -318,7 +318,7 @@ def create(host: Host, id: str, template: Template, options: Options, deadline: 
             return (yield from _launch(life, first, options, namespace, deadline))
     except BaseException:
         yield from _abandon(life, first)
-        if is_new_log:
+        if is_new_log and not life.is_inherited():
             _remove_empty(life.log_path)
         raise
 

@@ -57,9 +57,10 @@ class Descriptor:
 class Process:
     """A process that is known by a pidfd. Ours to reap if ``spawn`` made it."""
 
-    __slots__ = ("_struct",)
+    __slots__ = ("_generation", "_struct")
 
     def __init__(self) -> None:
+        self._generation = forks.generation
         # What C fills in, so that a KeyboardInterrupt just after the call finds it here.
         self._struct = _ffi.new_process()
 
@@ -110,9 +111,13 @@ class Process:
     def pid(self) -> int:
         return int(self._struct.pid)
 
+    def is_inherited(self) -> bool:
+        """This object came through a fork: the process is our parent's to signal."""
+        return self._generation != forks.generation
+
     def signal(self, signal: int) -> bool:
-        """Sends a signal; False when the process is gone."""
-        return self._struct.pidfd >= 0 and _ffi.pidfd_signal(self._struct.pidfd, signal)
+        """Sends a signal; False when the process is gone, or our parent's."""
+        return (signal == 0 or not self.is_inherited()) and self._struct.pidfd >= 0 and _ffi.pidfd_signal(self._struct.pidfd, signal)
 
     def has_ended(self) -> bool:
         """It is dead, though perhaps not yet reaped."""
@@ -243,15 +248,13 @@ def invoke(
     code is 0, RuntimeFailed."""
     with Descriptor(_ffi.capture(STDERR_LIMIT)) as err, Descriptor(_ffi.capture(STDOUT_LIMIT) if stdout else -1) as out:
         tool = Process()
-        born = forks.generation
         try:
             tool.spawn(executable or path, argv, env, fds=(-1, out.fd if stdout else err.fd, err.fd), process_group=True)
             if not (yield from ended(tool, deadline_in(timeout))):
                 raise Timeout(f"{step}: {path} did not end within {timeout:g} s and was killed", timeout)
             code = returncode_of(tool.reap() or (-1, 0))
         except BaseException:
-            if forks.generation == born:
-                yield from kill_tree([tool])
+            yield from kill_tree([tool])
             tool.close()
             raise
         tool.close()
@@ -280,11 +283,11 @@ def descendants(roots: set[int]) -> list[int]:
 
 def kill_tree(roots: Iterable[Process], *, also: Callable[[], Iterable[int]] = tuple, grace: float = KILL_GRACE) -> Operation[bool]:
     """SIGKILL to these processes, to those that ``also`` finds, and to all below them, however they fork meanwhile; True when all are dead
-    within ``grace`` seconds.
+    within ``grace`` seconds. Roots that came through a fork are left alone.
 
     Everything is stopped before it is looked below, until a look finds nothing new: so nothing can slip away by forking or by being
     reparented. A process is identified by its pidfd, taken before it is looked at a second time."""
-    held: dict[int, Process] = {root.pid: root for root in roots if root.pidfd >= 0}
+    held: dict[int, Process] = {root.pid: root for root in roots if root.pidfd >= 0 and not root.is_inherited()}
     for process in held.values():
         process.signal(SIGSTOP)
     found = True

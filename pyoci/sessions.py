@@ -107,7 +107,7 @@ class Session:
         """Once the runtime has ended: takes away what lies on disk of a session of ours. False while it lives."""
         if self.runtime_ended() is None:
             return False
-        if self.ours:
+        if self.ours and not self.life.is_inherited():
             self.remove()
         return True
 
