@@ -11,17 +11,18 @@ V2 = ""
 class Cgroups:
     """The hierarchies that this mount namespace shows. ``layout`` is ``v1``, ``v2``, ``hybrid`` (v1 with a cgroup2 beside) or ``none``."""
 
-    __slots__ = ("layout", "mounts")
+    __slots__ = ("layout", "mounts", "points")
 
     def __init__(self, mounts: dict[str, str]) -> None:
         self.mounts = mounts
+        self.points = sorted(set(mounts.values()))
         legacy = any(key != V2 for key in mounts)
         self.layout = ("hybrid" if V2 in mounts else "v1") if legacy else ("v2" if V2 in mounts else "none")
 
     def directories(self, cgroups_path: str) -> list[str]:
         """Where a container with this absolute ``linux.cgroupsPath`` may have cgroups; whether they exist is not looked at."""
         relative = _relative(cgroups_path)
-        return sorted({f"{mount}/{relative}" for mount in self.mounts.values()}) if relative else []
+        return [f"{point}/{relative}" for point in self.points] if relative else []
 
     def has_oom_kill(self, cgroups_path: str) -> bool:
         """The kernel has killed something in this cgroup, or on v2 below it, for lack of memory (memory.oom_control, memory.events)."""

@@ -229,7 +229,7 @@ class Manager:
         """Raises ContainerExists when somebody lives in the cgroup that is to be ours: what is killed at a failure must be ours alone."""
         if place.own is not None:
             for directory in self.hierarchies.directories(place.own)[:1]:
-                if os.path.lexists(directory) and detection.is_populated(directory):
+                if os.access(directory, os.F_OK) and detection.is_populated(directory):
                     raise ContainerExists(f"the cgroup {directory} has processes in it: of a container with the same id in another state directory")
 
     def spawn(self, place: Place, process: Process, path: str, argv: list[str] | Block, env: Block, **how: Any) -> None:
@@ -275,7 +275,7 @@ class Manager:
     def _enter_v1(self, path: str, pid: int) -> None:
         directories: list[str] = []
         cpusets = 0
-        for point in dict.fromkeys(self.hierarchies.mounts.values()):
+        for point in self.hierarchies.points:
             made = _with_parents(point, path)
             if point == self.hierarchies.mounts.get("cpuset"):
                 cpusets = ((1 << len(made)) - 1) << len(directories)

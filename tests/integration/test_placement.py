@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,6 +184,47 @@ def test_placed_for_asyncio(runtime: pyoci.OCIRuntime, build: Build, parent: str
             assert set(paths_of(container.conmon_pid).values()) == {f"{parent}/pyoci-placed/conmon"}
 
     asyncio.run(main())
+
+
+DELEGATED = """
+import os, sys, pyoci
+from pyoci import rootfs, spec
+cgroup = lambda pid: open(f"/proc/{pid}/cgroup").read().splitlines()[-1]
+runtime = pyoci.OCIRuntime(sys.argv[1], state_dir=sys.argv[2], strict_cgroups=True)
+with runtime.create(spec.build(["sleep", "100"], rootfs=rootfs.builtin(), read_only=True), "placed") as container:
+    assert cgroup(container.conmon_pid) == f"{sys.argv[3]}/pyoci-placed/conmon", cgroup(container.conmon_pid)
+    assert cgroup(container.pid) == f"{sys.argv[3]}/pyoci-placed/container", cgroup(container.pid)
+    container.start()
+    container.pause()
+    assert container.state() == "paused"
+"""
+
+
+@pytest.mark.host("v2", "systemd", "debian13", "guest")
+def test_an_ordinary_user_s_delegated_cgroup(runtime: pyoci.OCIRuntime) -> None:
+    user = 64321
+    own = paths_of(os.getpid())[""].rstrip("/")
+    mount, path = cgroups.read().mounts[""], f"{own}/pyoci-delegated"
+    home = Path(runtime.state_dir).parent.parent / f"pyoci-home-{os.getpid()}"
+    home.mkdir(mode=0o700)
+    os.chown(home, user, user)
+    os.makedirs(f"{mount}{path}/session")
+    for directory, _, files in os.walk(f"{mount}{path}"):
+        for changed in (directory, *(f"{directory}/{name}" for name in files)):
+            os.chown(changed, user, user)
+    # The shell enters, and then becomes the user.
+    environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "HOME": str(home), "XDG_RUNTIME_DIR": str(home), "PYTHONPATH": os.getcwd()}
+    become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", sys.executable, "-c"]
+    enter = ["sh", "-c", f'echo 0 > "{mount}{path}/session/cgroup.procs" && exec "$@"', "sh", *become]
+    try:
+        if subprocess.run([*enter, "import pyoci.runtime"], env=environment, capture_output=True, check=False).returncode != 0:
+            pytest.skip("needs the host's Python and the checkout to be readable for other users")
+        command = [*enter, DELEGATED, runtime.runtime_path, str(home / "state"), f"0::{path}/session"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+    finally:
+        shutil.rmtree(home)
+        assert cgroups.remove([f"{mount}{path}"]) == {}
 
 
 # --- systemd ----------------------------------------------------------------------------------------------------------------------
