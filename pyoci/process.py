@@ -82,7 +82,6 @@ class Process:
         cwd: str | None = None,
         process_group: bool = False,
         cgroup: int = -1,
-        cgroup_procs: Sequence[int] = (),
         label: str | None = None,
         mounts: Mounts | None = None,
     ) -> Process:
@@ -96,7 +95,6 @@ class Process:
             cwd=cwd,
             process_group=process_group,
             cgroup=cgroup,
-            cgroup_procs=cgroup_procs,
             label=label,
             mounts=mounts,
         )
