@@ -14,14 +14,18 @@ USER_ID = 64322
 ROOT = Path(__file__).parents[1]
 
 
-def run(program: str, *arguments: str, base: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(program: str, *arguments: str, base: str, cgroup: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs a Python program as an ordinary user: as ourselves, where we are one. ``base``: a directory that others may enter; home and runtime
-    directory are made there."""
-    argv = [sys.executable, "-m", "tests.ordinary", base, program, *arguments]
+    directory are made there. ``cgroup``: the directory of a cgroup that is delegated to the user (cgroups(7)), and in which the program starts."""
+    argv = [sys.executable, "-m", "tests.ordinary", base, cgroup, program, *arguments]
     return subprocess.run(argv, env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
-def _become(base: str) -> None:
+def _become(base: str, cgroup: str) -> None:
+    if cgroup:
+        for path in (cgroup, *(f"{cgroup}/cgroup.{name}" for name in ("procs", "subtree_control", "threads"))):
+            os.chown(path, USER_ID, USER_ID)
+        Path(cgroup, "cgroup.procs").write_text("0")
     machine.unshare(machine.CLONE_NEWNS)
     show(str(ROOT), sys.base_prefix)
     for name in ("home", "runtime"):
@@ -31,11 +35,11 @@ def _become(base: str) -> None:
     os.setuid(USER_ID)
 
 
-def _main(base: str, program: str, *arguments: str) -> None:
+def _main(base: str, cgroup: str, program: str, *arguments: str) -> None:
     for name in ("home", "runtime"):
         os.mkdir(f"{base}/{name}", 0o700)
     if os.geteuid() == 0:
-        _become(base)
+        _become(base, cgroup)
     environment = {**os.environ, "HOME": f"{base}/home", "XDG_RUNTIME_DIR": f"{base}/runtime", "PYTHONDONTWRITEBYTECODE": "1"}
     # Executed anew: after the change of user the kernel keeps /proc/self of this program from it.
     os.execve(sys.executable, [sys.executable, "-c", program, *arguments], environment)

@@ -1,5 +1,6 @@
 """The options of OCIRuntime and of create, on the real conmon's files and on what containers find."""
 
+import asyncio
 import json
 import os
 import socket
@@ -116,6 +117,18 @@ def test_descriptors_reach_the_container_from_3_on(runtime: pyoci.OCIRuntime, bu
     a, b, c = three
     with runtime.create(build("sh", "-c", SHOW), listen_fds={"web": c, "api": a}, preserve_fds=[b]) as container:
         assert [line.split(" ", 3)[3] for line in output(container).splitlines()] == ["c a b 2 1 web:api", "no more"]
+
+
+def test_options_awaited(runtime: pyoci.OCIRuntime, build: Build, three: list[int], tmp_path: Path) -> None:
+    async def main() -> None:
+        awaited = pyoci.aio.OCIRuntime(runtime.runtime_path, state_dir=runtime.state_dir, log_size_max="1M", env={"WANTED": "yes"})
+        config = build("sh", "-c", SHOW)
+        async with await awaited.create(config, listen_fds=three[:2], preserve_fds=three[2:], log_path=tmp_path / "log") as container:
+            await container.start()
+            assert (await container.wait(30)).code == 0
+
+    asyncio.run(main())
+    assert " stdout F a b c 2 1 unknown:unknown\n" in (tmp_path / "log").read_text()
 
 
 def test_preserved_descriptors_are_not_for_activation(runtime: pyoci.OCIRuntime, build: Build, three: list[int]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pyoci import cgroups
 from tests import ordinary
 
 Ordinary = Callable[..., dict[str, Any]]
@@ -154,6 +155,43 @@ with runtime.create(spec(*FOREVER)) as container:
     assert "no cgroup is delegated" in told["pause"]
     assert "it is running" in told["resume"]
     assert told["state"] == "running"
+
+
+@pytest.fixture
+def delegated() -> Iterator[str]:
+    """The directory of a cgroup for the user."""
+    path = Path(cgroups.read().mounts[cgroups.V2], f"delegated-{os.getpid()}")
+    path.mkdir()
+    yield str(path)
+    left = [str(below) for below in path.iterdir() if below.is_dir()]
+    path.rmdir()
+    assert not left
+
+
+@pytest.mark.host("v2", "systemd", "debian13", "guest")
+def test_in_a_delegated_cgroup(as_user: Ordinary, runtime_name: str, delegated: str) -> None:
+    told = as_user(
+        runtime_name,
+        """
+def cgroup(pid):
+    return Path(f"/proc/{pid}/cgroup").read_text().splitlines()[-1].removeprefix("0::")
+
+with runtime.create(spec(*FOREVER)) as container:
+    told["cgroups"] = [cgroup("self"), cgroup(container.pid), cgroup(container.conmon_pid)]
+    container.start()
+    container.pause()
+    told["paused"] = container.state()
+    container.resume()
+    told["resumed"] = container.state()
+""",
+        cgroup=delegated,
+    )
+    own, container, conmon = told["cgroups"]
+    assert own.endswith(os.path.basename(delegated))
+    assert container.startswith(f"{own}/pyoci-")
+    assert conmon.startswith(f"{own}/pyoci-")
+    assert container != conmon
+    assert (told["paused"], told["resumed"]) == ("paused", "running")
 
 
 def test_a_failed_create_leaves_nothing(as_user: Ordinary, runtime_name: str) -> None:
