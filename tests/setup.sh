@@ -43,6 +43,8 @@ install_packages() {
     log=$(mktemp)
     # An index that cannot be refreshed is no reason to stop: what it already lists may do.
     as_root apt-get update -qq >"$log" 2>&1 </dev/null || true
+    # What was interrupted, ours or another's, must be ended first; mostly there is nothing.
+    as_root env DEBIAN_FRONTEND=noninteractive dpkg --configure -a >>"$log" 2>&1 </dev/null || true
     # shellcheck disable=SC2086 # one word a package
     if as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=120 $1 \
         >>"$log" 2>&1 </dev/null; then
@@ -86,7 +88,8 @@ fi
 
 is_current && exit
 echo "setup: building pyoci and its environment, .venv"
-if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+# Asked for help, pip loads what it needs to install: it may be there in part.
+if ! .venv/bin/python -m pip install --help >/dev/null 2>&1; then
     rm -rf .venv
     mkdir .venv
     quietly "$(find_python)" -m venv .venv

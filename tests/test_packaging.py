@@ -121,6 +121,12 @@ def test_installed_command_works(installed: Path, tmp_path: Path) -> None:
         assert verb in usage
 
 
+def test_directory_named_as_the_package_hides_nothing(tmp_path: Path) -> None:
+    # Such as a checkout, beside the script.
+    (tmp_path / "pyoci").mkdir()
+    output(sys.executable, "-c", "import pyoci; pyoci.run", cwd=tmp_path)
+
+
 def test_import_is_light(tmp_path: Path) -> None:
     # -S: what site imports for an editable install (pathlib among it) must not hide what pyoci imports.
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import pyoci; print(*sys.modules)"
