@@ -5,7 +5,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -33,6 +36,16 @@ static int gone(int result) {
     return result < 0 && errno != ENOENT ? -errno : 0;
 }
 
+/*
+ * A file that others are mounted on: runc binds its binary over one in its state directory to copy it from there, for a moment, and killed in that
+ * moment leaves the mount.
+ */
+static int detach(int fd, const char *name) {
+    char path[64 + NAME_MAX];
+    snprintf(path, sizeof path, "/proc/self/fd/%d/%s", fd, name);
+    return umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+}
+
 /* All that is in the directory, through its descriptor, which is closed: no name is looked up twice, no link is followed. */
 static int empty(int fd, int depth, struct po_error *error) {
     DIR *directory = fdopendir(fd);
@@ -47,6 +60,8 @@ static int empty(int fd, int depth, struct po_error *error) {
         if (!strcmp(name, ".") || !strcmp(name, ".."))
             continue;
         result = entry->d_type == DT_DIR ? -EISDIR : gone(unlinkat(fd, name, 0));
+        if (result == -EBUSY && detach(fd, name) == 0)
+            result = gone(unlinkat(fd, name, 0));
         if (result == -EISDIR) {
             int below = depth > 0 ? openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : (errno = ELOOP, -1);
             result = below < 0 ? gone(below) : empty(below, depth - 1, error);
@@ -61,8 +76,8 @@ static int empty(int fd, int depth, struct po_error *error) {
 }
 
 /*
- * Removes a directory with all in it, at most 64 deep; gone already is fine. It follows no link, and a mount that is not empty stops it. At a
- * failure ret_error->path is the name, in its directory, of what would not go.
+ * Removes a directory with all in it, at most 64 deep; gone already is fine. It follows no link; a mounted file is unmounted, a mounted directory
+ * that is not empty stops it. At a failure ret_error->path is the name, in its directory, of what would not go.
  */
 int po_tree_remove(const char *path, struct po_error *ret_error) {
     ret_error->path[0] = '\0';

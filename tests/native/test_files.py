@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyoci import _ffi
+from tests import machine
 
 
 def test_a_file_is_new_whole_and_not_open_to_others(tmp_path: Path) -> None:
@@ -76,3 +77,15 @@ def test_two_removers_get_along(tmp_path: Path) -> None:
             thread.join()
         assert not failed
         assert not tree.exists()
+
+
+def test_a_mounted_file_is_unmounted_and_the_file_below_is_kept(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    (tmp_path / "kept").write_text("kept")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "runc.x").touch()
+    machine.bind(str(tmp_path / "kept"), str(tmp_path / "tree" / "runc.x"))
+    _ffi.tree_remove(str(tmp_path / "tree"))
+    assert not (tmp_path / "tree").exists()
+    assert (tmp_path / "kept").read_text() == "kept"
