@@ -41,6 +41,7 @@ async def drive(operation: Operation[T]) -> T:
     """Runs one operation to its end on the running event loop."""
     ready: set[int] | None = None  # None starts a generator
     error: BaseException | None = None
+    is_cancelled = False
     while True:
         try:
             wait = operation.send(ready) if error is None else operation.throw(error)  # type: ignore[arg-type]
@@ -51,7 +52,11 @@ async def drive(operation: Operation[T]) -> T:
         except BaseException as e:
             if is_over(operation):
                 raise
-            error = e
+            if is_cancelled and isinstance(e, asyncio.CancelledError):
+                ready = set()  # again, while it cleans up: let it
+            else:
+                is_cancelled = isinstance(e, asyncio.CancelledError)
+                error = e
 
 
 async def _wait(wait: Wait) -> set[int]:
@@ -393,7 +398,8 @@ async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancels what has not ended, and waits until it has cleaned up."""
     left = [task for task in tasks if not task.done()]
     for task in left:
-        task.cancel()
+        if not task.cancelling():  # a second time would interrupt the cleaning up
+            task.cancel()
     await asyncio.gather(*left, return_exceptions=True)
 
 

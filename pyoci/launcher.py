@@ -159,6 +159,7 @@ class Launcher(Executor):
         self._queue: deque[LaunchFuture] = deque()
         self._operations: dict[LaunchFuture, Operation[CompletedProcess]] = {}
         self._starting: set[LaunchFuture] = set()
+        self._ending: set[LaunchFuture] = set()
         self._done = self._failed = 0
         self._bell = Descriptor(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self._owner = os.getpid()
@@ -309,14 +310,20 @@ class Launcher(Executor):
                 self._queue.append(future)
             elif what == "forget":
                 self._notify()  # it is passed over when its turn comes
-            elif what == "cancel" and future in self._operations:
-                many.throw(self._operations[future], CancelledError())
+            elif what == "cancel" and future is not None:
+                self._end(many, future)
             elif what in ("give up", "stop"):
                 for waiting in self._queue:
                     Future.cancel(waiting)
                 if what == "stop":
-                    for operation in list(self._operations.values()):
-                        many.throw(operation, CancelledError())
+                    for running in list(self._operations):
+                        self._end(many, running)
+
+    def _end(self, many: Many, future: LaunchFuture) -> None:
+        # Once: a second time would interrupt the cleaning up.
+        if future in self._operations and future not in self._ending:
+            self._ending.add(future)
+            many.throw(self._operations[future], CancelledError())
 
     def _begin(self, many: Many) -> None:
         while self._queue and len(self._starting) < self.limits.starting and len(self._operations) < self.limits.running:
@@ -344,6 +351,7 @@ class Launcher(Executor):
     def _ended(self, future: LaunchFuture, result: CompletedProcess | None, error: BaseException | None) -> None:
         self._operations.pop(future, None)
         self._starting.discard(future)
+        self._ending.discard(future)
         self._done += 1
         self._failed += error is not None
         self._notify()

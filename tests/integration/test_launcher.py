@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -137,6 +138,24 @@ def test_cancel(launcher: Callable[..., pyoci.Launcher], runtime: pyoci.OCIRunti
     ended.result(30)
     assert not ended.cancel()
     assert not ended.cancelled()
+
+
+def all_run(futures: list[pyoci.LaunchFuture]) -> bool:
+    return all(future.running() for future in futures)
+
+
+def test_cancelling_twice_does_not_disturb_the_cleaning_up(launcher: Callable[..., pyoci.Launcher], runtime: pyoci.OCIRuntime) -> None:
+    for _ in range(5):
+        pool = launcher(max_starting=4)
+        futures = [pool.submit(LONG) for _ in range(4)]
+        until(partial(all_run, futures))
+        for _ in range(20):
+            for future in futures:
+                future.cancel()
+            time.sleep(0.001)
+        pool.close()
+        assert all(future.cancelled() for future in futures)
+        assert runtime.list() == []
 
 
 def test_leaving_by_an_exception_ends_what_runs(launcher: Callable[..., pyoci.Launcher], runtime: pyoci.OCIRuntime) -> None:
