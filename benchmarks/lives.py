@@ -74,6 +74,15 @@ class Plain(Pyoci):
         super().__init__(pyoci.OCIRuntime(runtime.runtime_path, state_dir=runtime.state_dir, shortcuts=False))
 
 
+class Direct(Pyoci):
+    """The same without conmon."""
+
+    name = "direct"
+
+    def __init__(self, runtime: pyoci.OCIRuntime) -> None:
+        super().__init__(runtime, monitor="direct")
+
+
 class PyociRun:
     """``pyoci.run``, with its output captured."""
 

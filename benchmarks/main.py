@@ -5,7 +5,6 @@ All that is compared is interleaved in one run, in random order, and compared by
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import random
 import resource
@@ -22,7 +21,7 @@ from typing import Any
 
 import pyoci
 from benchmarks import latency, report
-from benchmarks.lives import PHASES, Floor, Plain, Pyoci, PyociRun, Way, bare_runtime, podman, true_spec
+from benchmarks.lives import PHASES, Direct, Floor, Plain, Pyoci, PyociRun, Way, bare_runtime, podman
 from benchmarks.place import state_directory
 from pyoci import rootfs, runtimes
 from pyoci.conmon import environment
@@ -75,25 +74,12 @@ def one_at_a_time(ways: list[tuple[Way, int]], warm_up: int) -> tuple[Lives, dic
     return lives, {name: sum(values) / len(values) for name, values in cpu.items() if values}, failed
 
 
-async def _pyoci_at_once(runtime: pyoci.aio.OCIRuntime, count: int, at_once: int) -> None:
-    left = iter(range(count))
-    config = true_spec()
-
-    async def worker() -> None:
-        for _ in left:
-            container = await runtime.create(config)
-            await container.start()
-            await container.wait(60)
-            await container.delete()
-
-    await asyncio.gather(*(worker() for _ in range(at_once)))
-
-
-def pyoci_at_once(runtime: pyoci.OCIRuntime, count: int, at_once: int) -> float:
-    """Lives per second."""
-    other = pyoci.aio.OCIRuntime(runtime.runtime_path, state_dir=runtime.state_dir)
+def pyoci_at_once(runtime: pyoci.OCIRuntime, count: int, at_once: int, monitor: str = "conmon") -> float:
+    """Lives per second with a Launcher."""
     began = time.perf_counter()
-    asyncio.run(_pyoci_at_once(other, count, at_once))
+    with pyoci.Launcher(runtime=runtime, monitor=monitor, max_running=at_once, max_starting=at_once) as launcher:
+        for done in launcher.map(["true"] for _ in range(count)):
+            assert done.returncode == 0, done
     return count / (time.perf_counter() - began)
 
 
@@ -123,7 +109,7 @@ def several_at_once(runtime: pyoci.OCIRuntime, lives: int, with_podman: bool, co
     table: dict[str, dict[str, float]] = {}
     progress = Progress("several at once", len(counts) * rounds)
     for at_once in counts:
-        seen: dict[str, list[float]] = {"pyoci": [], "floor": [], "podman run": []}
+        seen: dict[str, list[float]] = {"pyoci": [], "direct": [], "floor": [], "podman run": []}
         with ExitStack() as ends:
             floors: list[Way] = []
             for _ in range(at_once):
@@ -133,6 +119,7 @@ def several_at_once(runtime: pyoci.OCIRuntime, lives: int, with_podman: bool, co
                 count = max(lives // rounds, at_once)
                 seen["floor"].append(ways_at_once(floors, count))
                 seen["pyoci"].append(pyoci_at_once(runtime, count, at_once))
+                seen["direct"].append(pyoci_at_once(runtime, count, at_once, "direct"))
                 if with_podman:
                     podmans: list[Way] = [way for way in (podman(runtime) for _ in range(at_once)) if way is not None]
                     seen["podman run"].append(ways_at_once(podmans, max(count // 8, at_once)))
@@ -160,7 +147,7 @@ def measure(name: str, lives: int, quick: bool, counts: Sequence[int], state_dir
     runtime = pyoci.OCIRuntime(name, state_dir=f"{state_dir}/{name}")
     few = max(lives // 10, 5)
     floor = Floor(runtime)
-    ways: list[tuple[Way, int]] = [(Pyoci(runtime), lives), (Plain(runtime), lives), (floor, lives)]
+    ways: list[tuple[Way, int]] = [(Pyoci(runtime), lives), (Direct(runtime), lives), (Plain(runtime), lives), (floor, lives)]
     ways += [(PyociRun(runtime), lives // 2), (bare_runtime(runtime), lives // 2)]
     other = podman(runtime)
     if other is not None:

@@ -12,7 +12,11 @@ from typing import Any
 from benchmarks.lives import PHASES
 from pyoci import cgroups
 
-TARGETS = {"crun": 1.05, "runc": 1.03}
+TARGETS = {
+    "plain": ("pyoci without shortcuts", {"crun": 1.05, "runc": 1.03}),
+    "pyoci": ("pyoci", {"crun": 0.72, "runc": 0.90}),
+    "direct": ("pyoci without conmon", {"crun": 0.45, "runc": 0.60}),
+}
 """Of create + start + wait + delete, by medians, to the floor's."""
 
 
@@ -76,14 +80,14 @@ def _show_runtime(name: str, result: dict[str, Any]) -> None:
     for way, why in result["failed"].items():
         print(f"{way:12}does not work here: {why}")
     cpu = result["own processor time"]
-    for way, what in (("pyoci", "pyoci"), ("plain", "pyoci without shortcuts")):
+    for way, (what, targets) in TARGETS.items():
         if floor and way in alone:
-            print(f"{what} to the floor" + _against(alone[way]["total"]["p50"] / floor, TARGETS[name], "×"))
+            print(f"{what} to the floor" + _against(alone[way]["total"]["p50"] / floor, targets[name], "×"))
             print(f"own processor time per container: floor {cpu['floor'] * 1e3:.2f} ms, {what}" + _against(cpu[way] * 1e3, 0.6, "ms"))
     print("exit file to the return of wait()" + _against(result["exit file to wait"] * 1e3, 1, "ms"))
     print("init's death to the return of wait(), conmon killed" + _against(result["death to wait without conmon"] * 1e3, 5, "ms"))
     print(f"\n{name}, several at once, containers per second")
-    ways = ("pyoci", "floor", "podman run")
+    ways = ("pyoci", "direct", "floor", "podman run")
     print(f"{'in flight':12}" + "".join(f"{way:>12}" for way in ways) + f"{'to floor':>12}")
     for at_once, row in result["several at once"].items():
         cells = [f"{row[way]:12.1f}" if way in row else f"{'-':>12}" for way in ways]
