@@ -55,7 +55,7 @@ def launch(life: Life, first: Process, options: Options, namespace: Mounts | Non
     argv = [host.runtime.name, *host.runtime.global_args, *words, *systemd, "create"]
     argv += ["--bundle", directory, "--pid-file", pidfile, *switches, life.id]
     fds = (*options.stdio, *options.passed_fds)
-    first.spawn(host.executable, argv, host.env_block, fds=fds, cwd=directory, process_group=True, mounts=namespace)
+    first.spawn(host.executable, argv, host.runtime_env(options.notify_socket), fds=fds, cwd=directory, process_group=True, mounts=namespace)
     if not (yield from ended(first, deadline)):
         raise Timeout(f"creating {life.id!r} took longer than {host.create_timeout:g} s", host.create_timeout)
     exit = first.reap() or (-1, 0)

@@ -154,6 +154,10 @@ class Host:
             return self.conmon_env_block
         return _ffi.environment_block({**self.env, **conmon.pipes(len(options.passed_fds)), **_notify(options.notify_socket)})
 
+    def runtime_env(self, notify_socket: str | None) -> Block:
+        """The environment of one call of the runtime."""
+        return self.env_block if notify_socket is None else _ffi.environment_block({**self.env, **_notify(notify_socket)})
+
     def conmon_block(self, id: str, options: Options) -> Block:
         """``conmon_argv``, encoded; what does not depend on the id is kept for the next container that is created the same way."""
         key, parts, count = self._conmon_argv
@@ -241,8 +245,7 @@ class Life:
         host = self.host
         argv = host.runtime.argv(verb, *args)
         # At the start the runtimes wait for READY=1, on the socket that they made at the create, and pass it on.
-        told = self.notify_socket if verb == "start" else None
-        env = host.env_block if told is None else _ffi.environment_block({**host.env, **_notify(told)})
+        env = host.runtime_env(self.notify_socket if verb == "start" else None)
         step, timeout = f"{verb} {self.id!r}", timeout or CALL_TIMEOUT
         return invoke(step, host.runtime.path, argv, env, timeout, stdout=verb == "state", executable=host.executable)
 

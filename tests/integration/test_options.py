@@ -119,6 +119,11 @@ def test_descriptors_reach_the_container_from_3_on(runtime: pyoci.OCIRuntime, bu
         assert [line.split(" ", 3)[3] for line in output(container).splitlines()] == ["c a b 2 1 web:api", "no more"]
 
 
+def test_descriptors_without_conmon(runtime: pyoci.OCIRuntime, rootfs: str, three: list[int]) -> None:
+    direct = made(runtime, monitor="direct", preserve_fds=three)
+    assert pyoci.run(["sh", "-c", SHOW], rootfs=rootfs, read_only=True, runtime=direct, text=True).stdout == "a b c\nno more\n"
+
+
 def test_options_awaited(runtime: pyoci.OCIRuntime, build: Build, three: list[int], tmp_path: Path) -> None:
     async def main() -> None:
         awaited = pyoci.aio.OCIRuntime(runtime.runtime_path, state_dir=runtime.state_dir, log_size_max="1M", env={"WANTED": "yes"})
@@ -204,6 +209,12 @@ def test_row_25_only_what_was_asked_for_passes(runtime: pyoci.OCIRuntime, build:
         environ = Path(f"/proc/{container.pid}/environ").read_bytes()
         assert b"leaked" not in environ
         assert b"WANTED" not in environ
+        with container.exec(["env"], stdout=subprocess.PIPE) as session:
+            said, _ = session.communicate(timeout=30)
+        assert said is not None
+        assert b"PATH=" in said
+        assert b"leaked" not in said
+        assert b"WANTED" not in said
         pyoci.Container.load(container.id, state_dir=runtime.state_dir).state()
     seen = (tmp_path / "seen").read_text()
     (tmp_path / "seen").unlink()
@@ -221,7 +232,8 @@ def test_an_environment_that_makes_no_sense_is_refused(runtime: pyoci.OCIRuntime
         made(runtime, env=env)
 
 
-def test_the_start_tells_that_the_container_is_ready(runtime: pyoci.OCIRuntime, build: Build) -> None:
+@pytest.mark.parametrize("monitor", ["conmon", "direct"])
+def test_the_start_tells_that_the_container_is_ready(runtime: pyoci.OCIRuntime, build: Build, monitor: str) -> None:
     """With notify_socket the runtime passes READY=1 on, and start returns then. busybox has no program that can send a datagram: what the
     container would say is said here, on the socket that it would say it on."""
     path = f"{runtime.state_dir}/notify"
@@ -242,7 +254,7 @@ def test_the_start_tells_that_the_container_is_ready(runtime: pyoci.OCIRuntime, 
         listener = threading.Thread(target=listen)
         listener.start()
         try:
-            with runtime.create(build(*FOREVER), notify_socket=path) as container:
+            with runtime.create(build(*FOREVER), notify_socket=path, monitor=monitor) as container:
                 starter = threading.Thread(target=container.start)
                 starter.start()
                 place = Path(runtime.state_dir, container._life.host.runtime.name, container.id)
