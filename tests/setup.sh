@@ -42,11 +42,11 @@ install_packages() {
     echo "setup: installing from Debian: $1"
     log=$(mktemp)
     # An index that cannot be refreshed is no reason to stop: what it already lists may do.
-    as_root apt-get update -qq >"$log" 2>&1 </dev/null || true
+    as_root apt-get update -qq -o Acquire::Retries=3 >"$log" 2>&1 </dev/null || true
     # What was interrupted, ours or another's, must be ended first; mostly there is nothing.
     as_root env DEBIAN_FRONTEND=noninteractive dpkg --configure -a >>"$log" 2>&1 </dev/null || true
     # shellcheck disable=SC2086 # one word a package
-    if as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=120 $1 \
+    if as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3 $1 \
         >>"$log" 2>&1 </dev/null; then
         rm -f "$log"
     else

@@ -91,7 +91,7 @@ def _install(*packages: str) -> None:
     if shutil.which("apt-get") is None:
         raise SystemExit(f"hosts: needs {' '.join(packages)} (Debian's packages)")
     print(f"hosts: installing from Debian: {' '.join(packages)}", file=sys.stderr, flush=True)
-    subprocess.run(["apt-get", "update", "-qq"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    subprocess.run(["apt-get", "update", "-qq", "-o", "Acquire::Retries=3"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     options = ["-qq", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=3"]
     _try_again(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", *options, *packages])
 
