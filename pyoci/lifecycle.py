@@ -301,15 +301,12 @@ def create(host: Host, id: str, template: Template, options: Options, deadline: 
     if options.listen_names:
         template = template.with_config(activation.tell(template.config, options.listen_names))
     record = record_of(host, id, template, options, place)
-    life = Life(host, id, host.store.claim(id), record)
+    life, first, is_vacant = Life(host, id, host.store.path(id), record), Process(), False
     is_new_log = options.log_path is not None and not os.path.lexists(options.log_path)
-    first = Process()
+    host.store.claim(id)
     try:
         host.placement.check_vacant(place)
-    except BaseException:
-        host.store.remove(id)  # and nothing else: who lives in that cgroup is not ours to end
-        raise
-    try:
+        is_vacant = True
         with Lock(life.directory, wait=True):
             write_file(f"{life.directory}/config.json", template.config_json(place.spec))
             write_file(f"{life.directory}/record.json", json.dumps(record).encode())
@@ -320,6 +317,9 @@ def create(host: Host, id: str, template: Template, options: Options, deadline: 
                 return life
             return (yield from _launch(life, first, options, namespace, deadline))
     except BaseException:
+        if not is_vacant:
+            host.store.remove(id)  # and nothing else: who lives in that cgroup is not ours to end
+            raise
         yield from _abandon(life, first)
         if is_new_log and not life.is_inherited():
             _remove_empty(life.log_path)
