@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import shutil
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 import pyoci
-from pyoci import cgroups, rootfs, runtimes, shortcuts, spec
+from pyoci import cgroups, direct, rootfs, runtimes, shortcuts, spec
 from pyoci.conmon import environment
 from tests import audit, hosts
 from tests.containers import Build
@@ -179,3 +180,11 @@ def has_controller() -> Callable[[str], None]:
             pytest.skip(f"this host has no {controller} controller")
 
     return check
+
+
+@pytest.fixture
+def subreaper() -> Iterator[None]:
+    """For tests without conmon, which make this process one: the other tests' orphans are for process 1 to reap."""
+    yield
+    ctypes.CDLL(None).prctl(direct.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    direct._subreaper = 0

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import pyoci
 import pyoci.aio
-from pyoci import direct as monitor
-from pyoci.direct import PR_SET_CHILD_SUBREAPER
 from tests.containers import Build
 
-
-@pytest.fixture(autouse=True)
-def _subreaper() -> Iterator[None]:
-    """For these tests only: the others' orphans are for process 1 to reap."""
-    yield
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-    monitor._subreaper = 0
+pytestmark = pytest.mark.usefixtures("subreaper")
 
 
 @pytest.fixture
