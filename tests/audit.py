@@ -46,17 +46,30 @@ def mounts() -> set[str]:
     return {f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines()}
 
 
-def views() -> dict[str, tuple[str, str, bytes]]:
-    """What each thread of ours sees: its mount namespace, working directory and mounts."""
-    # The kernel takes an ended thread off the list a moment after it can be joined.
-    deadline = time.monotonic() + 10
-    while len(os.listdir("/proc/self/task")) > threading.active_count() and time.monotonic() < deadline:
-        time.sleep(0.001)
+View = tuple[str, str, bytes]
+
+
+def views() -> dict[str, View]:
+    """What each thread of ours sees, by its id: its mount namespace, working directory and mounts."""
     found = {}
     for name in os.listdir("/proc/self/task"):
         task = f"/proc/self/task/{name}"
-        found[name] = (os.readlink(f"{task}/ns/mnt"), os.readlink(f"{task}/cwd"), Path(task, "mountinfo").read_bytes())
+        try:
+            found[name] = (os.readlink(f"{task}/ns/mnt"), os.readlink(f"{task}/cwd"), Path(task, "mountinfo").read_bytes())
+        except OSError:
+            pass  # it is just ending
     return found
+
+
+def sees_as(before: dict[str, View]) -> bool:
+    """No thread is there that was not, or sees anything else than before. The kernel takes an ended one off the list a moment after it can be
+    joined."""
+    deadline = time.monotonic() + GRACE
+    while views().items() - before.items():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 def cgroups() -> set[str]:
@@ -81,7 +94,8 @@ def files(state_dir: str | None) -> set[str]:
 
 
 def threads() -> set[str]:
-    return {f"thread {thread.name}" for thread in threading.enumerate()}
+    """Python's, and those that only the kernel knows."""
+    return {f"thread {thread.name}" for thread in threading.enumerate()} | {f"thread {name}" for name in os.listdir("/proc/self/task")}
 
 
 def everything(state_dir: str | None) -> set[str]:

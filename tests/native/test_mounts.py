@@ -19,7 +19,7 @@ from pyoci.mounts import Mounts
 from pyoci.process import Descriptor, Process, ended, read_capture
 from pyoci.waiting import NEVER, drive
 from tests import machine
-from tests.audit import views
+from tests.audit import sees_as, views
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts are made")
 
@@ -62,7 +62,7 @@ def attempt(mounts: Mounts, program: str = "/bin/true") -> tuple[int | None, str
     with pytest.raises(SpawnError) as caught:
         start(mounts, program)
     assert caught.value.stage in str(caught.value)
-    assert views() == before
+    assert sees_as(before)
     assert os.listdir("/proc/self/fd") == descriptors
     return caught.value.errno, caught.value.stage, caught.value.filename
 
@@ -93,10 +93,10 @@ def test_nobody_else_sees_a_mount_before_during_and_after(mounts: Mounts) -> Non
         assert f" {mounts.place} " in there
         assert f" {mounts.target} " in there
         assert os.readlink(f"/proc/{process.pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt")
-        assert views() == before
+        assert sees_as(before)
         process.signal(signal.SIGKILL)
         finish(process)
-        assert views() == before
+        assert sees_as(before)
     finally:
         over.set()
         idle.join()
@@ -118,7 +118,7 @@ def test_nothing_propagates_to_the_host_and_the_hosts_mounts_still_come_in(share
     before = views()
     assert f" {tmp_path} rw" in Path("/proc/self/mountinfo").read_text()
     process = start(shared_place, "/bin/sleep", "100")
-    assert views() == before
+    assert sees_as(before)
     (tmp_path / "later").mkdir()
     machine.mount("tmpfs", str(tmp_path / "later"))
     there = Path(f"/proc/{process.pid}/mountinfo").read_text()
@@ -130,7 +130,7 @@ def test_nothing_propagates_to_the_host_and_the_hosts_mounts_still_come_in(share
     assert " master:" in lines[str(tmp_path)]
     assert " shared:" not in lines[str(tmp_path)]
     assert " shared:" not in lines[shared_place.place]
-    assert views() == before
+    assert sees_as(before)
 
 
 @pytest.mark.parametrize(
@@ -221,4 +221,4 @@ def test_from_many_threads_at_one_place(mounts: Mounts, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(said) == sorted(str(i) for i in range(16) for _ in range(10))
-    assert views() == before
+    assert sees_as(before)
