@@ -55,9 +55,11 @@ struct po_spawn {
     const char *cwd;        /* working directory, or NULL: the caller's */
     const char *label;      /* SELinux context of the program, or NULL: what the policy says */
     const int32_t *fds;     /* fds[i] becomes the child's descriptor i; -1: /dev/null. All others are closed. */
+    const int32_t *cgroups; /* open cgroup.procs files to write "0" to before exec (cgroup v1) */
     uint32_t argc;
     uint32_t envc;
     uint32_t nfds;
+    uint32_t ncgroups;
     int32_t cgroup; /* open cgroup v2 directory to be born in, or -1 */
     int32_t pgroup; /* 1: a process group of its own */
 };

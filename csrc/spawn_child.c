@@ -24,11 +24,18 @@
 #define CHILD_CODE __attribute__((no_sanitize("address", "undefined")))
 #define LAST_SIGNAL 64 /* the kernel's _NSIG, not the C library's idea of it */
 
-CHILD_CODE static bool join_cgroup(const struct child *c) {
+CHILD_CODE static bool write_zero(int fd) {
+    return syscall(SYS_write, fd, "0", 1) == 1;
+}
+
+CHILD_CODE static bool join_cgroups(const struct child *c) {
+    for (uint32_t i = 0; i < c->what->ncgroups; i++)
+        if (!write_zero(c->what->cgroups[i]))
+            return false;
     if (!c->join_cgroup)
         return true;
     int procs = (int)syscall(SYS_openat, c->what->cgroup, "cgroup.procs", O_WRONLY | O_CLOEXEC, 0);
-    return procs >= 0 && syscall(SYS_write, procs, "0", 1) == 1;
+    return procs >= 0 && write_zero(procs);
 }
 
 /* The context at the next exec (selinux(8), setexeccon(3)). The child is a process of its own: the caller's threads keep what they have. */
@@ -118,7 +125,7 @@ CHILD_CODE int po_child(void *argument) {
     if (what->pgroup && syscall(SYS_setpgid, 0, 0) < 0)
         goto failed;
     c->stage = PO_STAGE_CGROUP;
-    if (!join_cgroup(c))
+    if (!join_cgroups(c))
         goto failed;
     c->stage = PO_STAGE_LABEL;
     if (what->label && !set_exec_label(what->label))

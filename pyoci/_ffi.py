@@ -77,6 +77,7 @@ def spawn(
     cwd: str | None = None,
     process_group: bool = False,
     cgroup: int = -1,
+    cgroup_procs: Sequence[int] = (),
     label: str | None = None,
     mounts: Mounts | None = None,
 ) -> None:
@@ -89,11 +90,12 @@ def spawn(
     # from_buffer and new give objects that must outlive the call: they are named for that.
     path_bytes = ffi.from_buffer(block((path,), "path")[0])
     args_bytes, env_bytes = ffi.from_buffer(args), ffi.from_buffer(env[0])
-    fd_array = ffi.new("int32_t[]", fds)
+    fd_array, procs_array = ffi.new("int32_t[]", fds), ffi.new("int32_t[]", cgroup_procs)
     cwd_bytes = ffi.NULL if cwd is None else ffi.from_buffer(block((cwd,), "cwd")[0])
     what.path, what.argv, what.envp, what.cwd = path_bytes, args_bytes, env_bytes, cwd_bytes
-    what.fds, what.cgroup, what.pgroup = fd_array, cgroup, process_group
-    what.argc, what.envc, what.nfds = argc, env[1], len(fds)
+    what.fds, what.cgroups = fd_array, procs_array
+    what.argc, what.envc, what.nfds, what.ncgroups = argc, env[1], len(fds), len(cgroup_procs)
+    what.cgroup, what.pgroup = cgroup, process_group
     if label is not None:
         label_bytes = ffi.from_buffer(block((label,), "label")[0])
         what.label = label_bytes

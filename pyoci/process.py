@@ -82,6 +82,7 @@ class Process:
         cwd: str | None = None,
         process_group: bool = False,
         cgroup: int = -1,
+        cgroup_procs: Sequence[int] = (),
         label: str | None = None,
         mounts: Mounts | None = None,
     ) -> Process:
@@ -95,6 +96,7 @@ class Process:
             cwd=cwd,
             process_group=process_group,
             cgroup=cgroup,
+            cgroup_procs=cgroup_procs,
             label=label,
             mounts=mounts,
         )

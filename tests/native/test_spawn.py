@@ -153,6 +153,7 @@ def test_the_callers_mask_is_as_before() -> None:
         (["/bin/true"], {"cwd": "/nonexistent"}, errno.ENOENT, "changing to the working directory", "/nonexistent"),
         (["/bin/true"], {"cwd": "/bin/true"}, errno.ENOTDIR, "changing to the working directory", "/bin/true"),
         (["/bin/true"], {"fds": (0, 1, 2, 999)}, errno.EBADF, "placing the descriptors", None),
+        (["/bin/true"], {"cgroup_procs": (999,)}, errno.EBADF, "joining the cgroup", None),
         (["/bin/true", "x" * 200_000], {}, errno.E2BIG, "executing", "/bin/true"),
     ],
 )
@@ -217,6 +218,25 @@ def test_a_thousand_spawns_leak_nothing() -> None:
         spawn(["/bin/true"])
     assert len(os.listdir("/proc/self/fd")) == descriptors
     assert resident() - before < 512  # pages: 2 MiB
+
+
+def test_a_v1_cgroup_is_joined_before_exec() -> None:
+    from pyoci import cgroups
+
+    mounts = cgroups.read().mounts
+    controller = next((name for name in ("pids", "freezer", "memory") if name in mounts), None)
+    if controller is None:
+        pytest.skip("this host has no cgroup v1 hierarchy")
+    directory = Path(mounts[controller], f"pyoci-native-{os.getpid()}")
+    directory.mkdir()
+    try:
+        procs = os.open(directory / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        said = output("cat /proc/self/cgroup", {"PATH": os.environ["PATH"]}, cgroup_procs=(procs,))
+        os.close(procs)
+        assert f":{controller}:" in said
+        assert f"/{directory.name}\n" in said
+    finally:
+        directory.rmdir()
 
 
 def test_a_v2_cgroup_is_born_into(tmp_path: Path) -> None:
