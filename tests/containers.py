@@ -1,5 +1,6 @@
 """What the tests say about containers in more than one place."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,3 +27,9 @@ def ready(container: pyoci.Container, word: str = "ready") -> None:
     while word not in Path(container.log_path).read_text():
         assert time.monotonic() < deadline, f"{container!r} did not say {word!r}"
         time.sleep(0.005)
+
+
+def kernel_tells() -> bool:
+    """How a process ended, by its pidfd, to whoever asks."""
+    release = os.uname().release.split("-")[0].split(".")
+    return (int(release[0]), int(release[1])) >= (6, 15)

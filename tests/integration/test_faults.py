@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import pyoci
-from tests.containers import FOREVER, Build, status_fields
+from tests.containers import FOREVER, Build, kernel_tells, status_fields
 
 
 def script(path: Path, body: str) -> str:
@@ -360,11 +360,6 @@ def test_row_14_an_exit_file_that_comes_late_is_waited_for_where_the_kernel_does
 
 
 # --- row 15 -----------------------------------------------------------------------------------------------------------------------
-
-
-def kernel_tells() -> bool:
-    release = os.uname().release.split("-")[0].split(".")
-    return (int(release[0]), int(release[1])) >= (6, 15)
 
 
 def test_row_15_conmon_killed_while_running(runtime: pyoci.OCIRuntime, build: Build) -> None:
