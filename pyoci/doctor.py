@@ -6,7 +6,7 @@ import os
 import sys
 
 from pyoci import cgroups, conmon, rootfs, rootless, runtimes
-from pyoci.errors import Error
+from pyoci.errors import Error, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def examine(state_dir: str | os.PathLike[str] | None = None) -> Iterator[Check]:
     if works:
         yield Check("a runtime that works", OK, f"pyoci takes {runtimes.choose(conmon.environment(os.environ))} unless told otherwise")
     else:
-        yield Check("a runtime that works", MISSING, "none", "see the lines about crun and runc above")
+        yield Check("a runtime that works", MISSING, "none", "see the lines above")
 
 
 def _system() -> Check:
@@ -76,7 +76,7 @@ def _conmon() -> Iterator[Check]:
         path = runtimes.find_executable("conmon")
         version = runtimes.version_of(path, conmon.environment(os.environ))
     except (Error, OSError) as error:
-        yield Check("conmon", MISSING, _text(error), "install conmon (Debian: apt install conmon)")
+        yield Check("conmon", MISSING, text(error), "install conmon (Debian: apt install conmon)")
         return
     shown = f"{path}, version {_dotted(version)}"
     if version is not None and version < conmon.LEAST_VERSION:
@@ -114,7 +114,7 @@ def _rootfs() -> Check:
     try:
         return Check("built-in root file system", OK, rootfs.builtin())
     except (Error, OSError) as error:
-        return Check("built-in root file system", NOTE, _text(error), "install busybox-static (Debian: apt install busybox-static), or give rootfs=")
+        return Check("built-in root file system", NOTE, text(error), "install busybox-static (Debian: apt install busybox-static), or give rootfs=")
 
 
 def _state(state_dir: str | os.PathLike[str] | None) -> Check:
@@ -124,7 +124,7 @@ def _state(state_dir: str | os.PathLike[str] | None) -> Check:
         store = store_at(state_dir)
         store.prepare()
     except (Error, OSError) as error:
-        return Check("state directory", MISSING, _text(error), "give a directory of your own with --state-dir")
+        return Check("state directory", MISSING, text(error), "give a directory of your own with --state-dir")
     return Check("state directory", OK, f"{store.directory}, {len(store.ids())} containers")
 
 
@@ -133,7 +133,7 @@ def _runtime(name: str, state_dir: str | os.PathLike[str] | None) -> Check:
     try:
         path = runtimes.find_executable(name)
     except (Error, OSError) as error:
-        return Check(name, NOTE, _text(error), install)
+        return Check(name, NOTE, text(error), install)
     env = conmon.environment(os.environ)
     why = runtimes.unfit(path, env)
     if why is not None:
@@ -144,11 +144,8 @@ def _runtime(name: str, state_dir: str | os.PathLike[str] | None) -> Check:
         shown = f"{path}, version {_dotted(runtimes.version_of(path, env))}"
         done = run(["true"], runtime=path, state_dir=state_dir, timeout=30)
     except (Error, OSError) as error:
-        return Check(name, NOTE, f"{path} could not launch a container: {_text(error)}", "the words above are the runtime's own")
+        fix = "the words above are the runtime's own" if getattr(error, "stderr", b"") else "see the lines above"
+        return Check(name, NOTE, f"{path} could not launch a container: {text(error)}", fix)
     if done.returncode != 0:
         return Check(name, NOTE, f"{shown}: a container with `true` gave {done.returncode}: {done.stderr!r}", "the words above are the runtime's own")
     return Check(name, OK, f"{shown}: launched a container in {done.timings['total'] * 1000:.0f} ms")
-
-
-def _text(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error)

@@ -24,6 +24,12 @@ def said(text: bytes | str) -> str:
     return f": {shown}" if shown else ""
 
 
+def text(error: BaseException) -> str:
+    """The message, without the errno and file name that OSError puts around ours: we name the path where it belongs."""
+    ours = error.strerror if isinstance(error, Error) and isinstance(error, OSError) else None
+    return str(ours or error)
+
+
 class Error(Exception):
     """The base of all of pyoci's exceptions."""
 

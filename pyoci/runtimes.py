@@ -8,7 +8,7 @@ import re
 import stat
 
 from pyoci import cgroups
-from pyoci.errors import ExecutableError, NoRuntime, ProtocolError
+from pyoci.errors import ExecutableError, NoRuntime, ProtocolError, text
 from pyoci.process import invoke
 from pyoci.waiting import drive
 
@@ -235,7 +235,7 @@ def choose(env: Mapping[str, str], candidates: Sequence[str] = CANDIDATES) -> st
             path = find_executable(name)
             why = unfit(path, env)
         except Exception as error:
-            why = str(error)
+            why = text(error)
         if why is None:
             _chosen[key] = path
             import logging

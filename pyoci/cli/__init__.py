@@ -11,7 +11,7 @@ import os
 import sys
 
 from pyoci import __version__
-from pyoci.errors import Error
+from pyoci.errors import Error, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,8 +94,3 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"pyoci: {text(error)}", file=sys.stderr)
         return OWN_FAILURE
-
-
-def text(error: BaseException) -> str:
-    """The message, without the errno and file name that OSError puts around it."""
-    return str(error.strerror) if isinstance(error, Error) and isinstance(error, OSError) and error.strerror else str(error)

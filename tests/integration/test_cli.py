@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import pyoci
-from pyoci import spec
+from pyoci import runtimes, spec
 
 
 def pyoci_command(*argv: str, stdin: bytes = b"", timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
@@ -136,6 +136,18 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(state_dir: str, monkeypat
     assert "apt install conmon" in checks["conmon"].fix
     assert "apt install runc" in checks["runc"].fix
     assert checks["a runtime that works"].result == "missing"
+
+
+def test_doctor_tells_what_is_missing_from_what_a_runtime_said(runtime: pyoci.OCIRuntime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in runtimes.CANDIDATES:
+        (tmp_path / name).symlink_to(runtime.runtime_path)
+    monkeypatch.setattr("pyoci.runtimes.SEARCH_PATH", "/nonexistent")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    from pyoci.doctor import examine
+
+    tried = next(check for check in examine(runtime.state_dir) if "could not launch" in check.found)
+    assert "'conmon' was not found" in tried.found
+    assert tried.fix == "see the lines above"
 
 
 def test_help_and_version() -> None:

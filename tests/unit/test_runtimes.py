@@ -168,3 +168,4 @@ def test_when_nothing_works_one_error_says_why_for_each(monkeypatch: pytest.Monk
     assert "neither a script nor an ELF" in caught.value.tried["crun"]
     assert "not found" in caught.value.tried["runc"]
     assert "apt install" in str(caught.value)
+    assert "Errno" not in str(caught.value)
