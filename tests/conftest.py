@@ -36,6 +36,11 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     return code
 
 
+def pytest_configure() -> None:
+    """The tests interrupt themselves; what a shell starts in its background is deaf to that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = os.environ.get("PYOCI_TESTS_HOST", "")
     for item in items:

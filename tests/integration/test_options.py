@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import pyoci
-from tests.containers import FOREVER, Build
+from tests.containers import FOREVER, Build, ready
 
 
 def made(runtime: pyoci.OCIRuntime, **options: object) -> pyoci.OCIRuntime:
@@ -207,6 +207,7 @@ def test_row_25_only_what_was_asked_for_passes(runtime: pyoci.OCIRuntime, build:
         assert b"leaked" not in environ
         assert b"WANTED=yes\0" in environ
         container.start()
+        ready(container)
         environ = Path(f"/proc/{container.pid}/environ").read_bytes()
         assert b"leaked" not in environ
         assert b"WANTED" not in environ
