@@ -185,9 +185,9 @@ def test_row_13_no_room_from_the_start(runtime_name: str, state_dir: str, build:
 def test_row_13_read_only(runtime_name: str, state_dir: str, build: Build) -> None:
     with file_system(state_dir, "size=4m") as remount:
         runtime = pyoci.OCIRuntime(runtime_name, state_dir=state_dir)
-        container = runtime.create(build("sh", "-c", "trap 'exit 5' TERM; echo ready; while :; do sleep 0.02; done"), "job")
+        container = runtime.create(build(*FOREVER), "job")
         container.start()
-        container.stop(timeout=60)
+        container.stop(timeout=0)
         remount(MS_RDONLY)
         with pytest.raises(pyoci.StateDirError) as caught:
             runtime.create(build("true"), "other")
