@@ -292,7 +292,7 @@ def create(host: Host, id: str, template: Template, options: Options, deadline: 
     Raises ContainerExists, SpawnError, ConmonError, ProtocolError, CreateError, CgroupError, NoCgroup, StateDirError, Timeout. Whatever is
     raised, nothing is left."""
     deadline = sooner(deadline, deadline_in(host.create_timeout))
-    place = host.placement.place(id, template.cgroups_path)
+    place = host.placement.place(id, template.cgroups_path, monitored=options.monitor != DIRECT)
     if place.spec is None:
         rootless.check_limits(template.config, id)
     namespace = mounts.plan(template.config, options.mount_namespace, privileged=os.geteuid() == 0)
@@ -482,12 +482,26 @@ def _abandon(life: Life, first: Process) -> Operation[None]:
         except (Error, OSError):
             pass
         yield from _kill_leftovers(life.place.directories(life.host.hierarchies))
+        yield from _reap_conmon(life)
     yield from _remove(life)
     yield from life.host.placement.forget(life.place)
     # An exception keeps what its frames hold: the descriptors must not wait for it to go.
     for process in (first, life.init, life.conmon):
         if process is not None:
             process.close()
+
+
+def _reap_conmon(life: Life) -> Operation[None]:
+    """One that ended by itself, as it does when the runtime has failed: where this process is PID 1 or a subreaper, that is our zombie."""
+    try:
+        monitor = Process.open(_conmon_pid(life))
+    except (ProtocolError, OSError):
+        return
+    stat = read_stat(monitor.pid)
+    if stat is not None and stat.ppid == os.getpid() and not command_line(monitor.pid):
+        yield from ended(monitor, deadline_in(CONMON_GRACE))
+        monitor.reap_adopted()
+    monitor.close()
 
 
 def _kill_leftovers(directories: list[str]) -> Operation[list[int]]:

@@ -214,16 +214,17 @@ class Manager:
                 return delegated(self.hierarchies)
         return self._parent
 
-    def place(self, id: str, given: str | None) -> Place:
-        """Where this container and its conmon go; nothing is made. Raises CgroupError, InvalidID, InvalidSpec."""
-        parent = self.parent
+    def place(self, id: str, given: str | None, *, monitored: bool = True) -> Place:
+        """Where this container and its conmon, if it is ``monitored`` by one, go; nothing is made. ``given``: the path that the spec names. Raises
+        CgroupError, InvalidID, InvalidSpec."""
+        parent, separate = self.parent, monitored and self.separate
         if parent is None:
-            if self.separate:
+            if separate:
                 self.cannot(CgroupError(f"conmon stays in the caller's cgroup: none is delegated to user {os.geteuid()}"))
             return Place(given, given if given and given.startswith("/") else None)
         if self.is_systemd:
-            return of_systemd(parent, id, given, self.separate, os.geteuid())
-        return of_cgroupfs(parent, id, given, self.separate)
+            return of_systemd(parent, id, given, separate, os.geteuid())
+        return of_cgroupfs(parent, id, given, separate)
 
     def check_vacant(self, place: Place) -> None:
         """Raises ContainerExists when somebody lives in the cgroup that is to be ours: what is killed at a failure must be ours alone."""

@@ -133,3 +133,17 @@ def test_asyncio(direct: pyoci.OCIRuntime) -> None:
     import asyncio
 
     assert asyncio.run(_aio(direct)) == 4
+
+
+def test_a_failed_create_with_conmon_leaves_a_subreaper_no_zombie(direct: pyoci.OCIRuntime, build: Build) -> None:
+    with direct.create(build("true")):
+        pass
+    for _ in range(8):
+        with pytest.raises(pyoci.CreateError):
+            direct.create(build("true", mounts=[{"destination": "/x", "type": "nonsense", "source": "nonsense"}]), monitor="conmon")
+
+
+def test_its_cgroup_is_its_own_without_a_place_for_conmon(direct: pyoci.OCIRuntime, build: Build) -> None:
+    alone = pyoci.OCIRuntime(direct.runtime_path, state_dir=direct.state_dir, conmon_cgroup="separate", strict_cgroups=True, monitor="direct")
+    with alone.create(build("sleep", "100"), id="placed") as container:
+        assert ":/pyoci-placed\n" in Path(f"/proc/{container.pid}/cgroup").read_text()
