@@ -299,7 +299,9 @@ def kill_tree(roots: Iterable[Process], *, also: Callable[[], Iterable[int]] = t
             except OSError:
                 continue
             stat = read_stat(pid)
-            if stat is not None and stat.state not in "ZX" and (stat.ppid in held or pid in also()):
+            # The parent's number is its own until it is reaped: after that its children are another's.
+            is_below = stat is not None and stat.ppid in held and held[stat.ppid].signal(0)
+            if stat is not None and stat.state not in "ZX" and (is_below or pid in also()):
                 process.signal(SIGSTOP)
                 held[pid] = process
                 found = True
