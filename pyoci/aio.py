@@ -12,6 +12,7 @@ from collections.abc import AsyncIterable
 from time import monotonic_ns
 
 from pyoci import execs, forks, lifecycle, oneshot, several, spec
+from pyoci.attach import AttachmentBase, connect
 from pyoci.container import ContainerBase, ExecSessionBase
 from pyoci.launcher import Job, Limits, Progress, job
 from pyoci.runtime import RuntimeBase, loaded
@@ -93,10 +94,47 @@ async def _wait(wait: Wait) -> set[int]:
     return ready
 
 
+class Stream(StreamBase):
+    """As ``pyoci.streams.Stream``, awaited; for one reader and one writer."""
+
+    __slots__ = ()
+
+    async def read(self, size: int = -1) -> bytes:
+        """As ``pyoci.streams.Stream.read``."""
+        return await drive(self._read(size))
+
+    async def readline(self) -> bytes:
+        """As ``pyoci.streams.Stream.readline``."""
+        return await drive(self._readline())
+
+    async def write(self, data: bytes | bytearray | memoryview) -> int:
+        """As ``pyoci.streams.Stream.write``."""
+        return await drive(self._write(data))
+
+    async def close(self) -> None:
+        """As ``pyoci.streams.Stream.close``."""
+        self._close()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while line := await self.readline():
+            yield line
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+
+
 class Container(ContainerBase):
     """One container; as ``pyoci.Container``, awaited. ``async with`` stops and deletes it at the end."""
 
     __slots__ = ()
+
+    _stream = Stream
+    stdin: Stream | None
+    stdout: Stream | None
+    stderr: Stream | None
 
     @classmethod
     async def load(cls, id: str, *, state_dir: str | os.PathLike[str] | None = None) -> Self:
@@ -147,37 +185,44 @@ class Container(ContainerBase):
         """As ``pyoci.Container.exec_stop``."""
         await drive(execs.stop(execs.living(self._life), timeout))
 
+    async def attach(self) -> Attachment:
+        """As ``pyoci.Container.attach``."""
+        return Attachment(self._life, await drive(connect(self._life)))
+
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await drive(lifecycle.leave(self._life, failed=kind is not None))
+        try:
+            await drive(lifecycle.leave(self._life, failed=kind is not None))
+        finally:
+            self._close()
 
 
-class Stream(StreamBase):
-    """As ``pyoci.streams.Stream``, awaited; for one reader and one writer."""
+class Attachment(AttachmentBase):
+    """As ``pyoci.attach.Attachment``, awaited."""
 
     __slots__ = ()
 
-    async def read(self, size: int = -1) -> bytes:
-        """As ``pyoci.streams.Stream.read``."""
-        return await drive(self._read(size))
-
-    async def readline(self) -> bytes:
-        """As ``pyoci.streams.Stream.readline``."""
-        return await drive(self._readline())
+    async def read(self) -> tuple[int, bytes] | None:
+        """As ``pyoci.attach.Attachment.read``."""
+        return await drive(self._read())
 
     async def write(self, data: bytes | bytearray | memoryview) -> int:
-        """As ``pyoci.streams.Stream.write``."""
+        """As ``pyoci.attach.Attachment.write``."""
         return await drive(self._write(data))
 
+    async def close_stdin(self) -> None:
+        """As ``pyoci.attach.Attachment.close_stdin``."""
+        self._close_stdin()
+
     async def close(self) -> None:
-        """As ``pyoci.streams.Stream.close``."""
+        """As ``pyoci.attach.Attachment.close``."""
         self._close()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while line := await self.readline():
-            yield line
+    async def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
+        while (packet := await self.read()) is not None:
+            yield packet
 
     async def __aenter__(self) -> Self:
         return self

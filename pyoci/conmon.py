@@ -44,13 +44,16 @@ def arguments(
     systemd_cgroup: bool = False,
     log_level: str | None = None,
     preserve_fds: int = 0,
+    words_logged: bool = False,
 ) -> list[str]:
     """conmon's argv for a create. ``directory`` is the container's own: bundle and persist dir in one; the log lies there, too, unless
-    ``log_path`` names a file. ``preserve_fds``: how many descriptors, from 3 on, are the container's."""
+    ``log_path`` names a file. ``preserve_fds``: how many descriptors, from 3 on, are the container's.
+    ``words_logged``: the runtime writes what it has to say to ``runtime.log``, too."""
     argv = ["conmon", "--api-version", "1", "-c", id, "-u", id, "-n", id, "-r", runtime, "-b", directory]
     argv += ["-p", f"{directory}/pidfile", "--conmon-pidfile", f"{directory}/conmon.pid", "--exit-dir", exit_dir, "--persist-dir", directory]
     argv += ["--full-attach"]  # the attach socket stays in the directory; else conmon links it from a place that nobody cleans
-    for argument in runtime_args:
+    logged = ("--log", f"{directory}/runtime.log", "--log-format", "json") if words_logged else ()
+    for argument in (*runtime_args, *logged):
         argv += ["--runtime-arg", argument]
     if systemd_cgroup:
         argv.append("-s")

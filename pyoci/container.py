@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
+    from pyoci.attach import Attachment
     from pyoci.execs import ExecOptions
     from pyoci.exits import ExitStatus
     from pyoci.runtimes import State
@@ -24,14 +25,19 @@ if TYPE_CHECKING:
 class ContainerBase:
     """What the blocking and the asyncio Container share: everything that does not wait."""
 
-    __slots__ = ("_life",)
+    __slots__ = ("_life", "stderr", "stdin", "stdout")
 
     _life: lifecycle.Life
+    _stream: type[StreamBase]
+    stdin: StreamBase | None
+    stdout: StreamBase | None
+    stderr: StreamBase | None
 
     @classmethod
     def _of(cls, life: lifecycle.Life) -> Self:
         self = cls.__new__(cls)
         self._life = life
+        self.stdin, self.stdout, self.stderr = (None if end is None else cls._stream(end) for end in life.ends)
         return self
 
     @property
@@ -76,15 +82,26 @@ class ContainerBase:
         this object's: do not close it."""
         return self._life.init.pidfd if self._life.init is not None else -1
 
+    def _close(self) -> None:
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None:
+                stream._close()
+
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__name__} {self.id}>"
 
 
 class Container(ContainerBase):
     """One container. ``OCIRuntime.create`` makes it, ``Container.load`` finds it again. As a context manager it is stopped and deleted at the
-    end; when an exception leaves the block it is killed at once."""
+    end; when an exception leaves the block it is killed at once. ``stdin``, ``stdout``, ``stderr``: a Stream where ``create`` was asked for a pipe,
+    else None."""
 
     __slots__ = ()
+
+    _stream = Stream
+    stdin: Stream | None
+    stdout: Stream | None
+    stderr: Stream | None
 
     @classmethod
     def load(cls, id: str, *, state_dir: str | os.PathLike[str] | None = None) -> Self:
@@ -142,11 +159,21 @@ class Container(ContainerBase):
         ContainerStateError in a paused container."""
         drive(execs.stop(execs.living(self._life), timeout))
 
+    def attach(self) -> Attachment:
+        """Attaches to its stdio: the terminal, or what goes to the log, and stdin where it was kept open. Raises ContainerStateError when it
+        has ended, InvalidOption when its stdio are descriptors of its creator's."""
+        from pyoci.attach import Attachment, connect
+
+        return Attachment(self._life, drive(connect(self._life)))
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        drive(lifecycle.leave(self._life, failed=kind is not None))
+        try:
+            drive(lifecycle.leave(self._life, failed=kind is not None))
+        finally:
+            self._close()
 
 
 class ExecSessionBase:

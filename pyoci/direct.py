@@ -47,7 +47,7 @@ def launch(life: Life, first: Process, options: Options, namespace: Mounts | Non
     passthrough = options.log_driver == "passthrough"
     log, pidfile = f"{directory}/runtime.log", f"{directory}/pidfile"
     # With passthrough the runtime says what it has to say on the container's stderr.
-    words = [] if passthrough else ["--log", log]
+    words = [] if passthrough and not options.words_logged else ["--log", log]
     systemd = ["--systemd-cgroup"] if host.placement.is_systemd else []
     switches = [name for name, wanted in (("--no-pivot", options.no_pivot), ("--no-new-keyring", options.no_new_keyring)) if wanted]
     if options.passed_fds:

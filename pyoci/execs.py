@@ -19,7 +19,7 @@ from pyoci.lifecycle import CALL_TIMEOUT, CONMON_GRACE, KILL_TIMEOUT, Life, is_c
 from pyoci.options import boolean, open_fds
 from pyoci.process import Descriptor, Process, ended, kill_tree
 from pyoci.sessions import Session
-from pyoci.streams import DEVNULL, PIPE, STDOUT, Pump, Stdio, StreamBase, near
+from pyoci.streams import DEVNULL, PIPE, STDOUT, Pump, Stdio, StreamBase, check_bytes, near
 from pyoci.waiting import NEVER, Wait, deadline_in, passed, sooner
 
 TYPE_CHECKING = False
@@ -498,8 +498,8 @@ def communicate(
     session: Session, ends: Sequence[StreamBase | None], data: bytes | None, timeout: float | None, max_output: int | None
 ) -> Operation[tuple[bytes | None, bytes | None]]:
     """Feeds and drains the pipes, or the terminal, until the program ends. Raises ExecTimeout and OutputTooLong; the session is killed then."""
-    if data is not None and not isinstance(data, bytes | bytearray | memoryview):
-        raise InvalidOption(f"input must be bytes, not {type(data).__name__}")
+    if data is not None:
+        check_bytes("input", data)
     stdin, *outputs = ends
     if data and stdin is None:
         raise InvalidOption(f"exec session {session.id!r} has no stdin of ours to write the input to; start it with stdin=PIPE")

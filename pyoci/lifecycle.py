@@ -198,6 +198,7 @@ class Life:
         "cgroups_path",
         "conmon",
         "directory",
+        "ends",
         "hooks",
         "host",
         "id",
@@ -233,6 +234,7 @@ class Life:
         self.conmon: Process | None = None
         self.status: ExitStatus | None = None
         self.removed = False
+        self.ends: Sequence[Descriptor | None] = (None, None, None)  # ours of its stdio
         self.model: Model | None = None  # for execs, since the first
         self.sessions: list[Session] = []  # exec sessions of this process's that have not been swept
         self.mark: tuple[int, int] | None = None
@@ -366,7 +368,7 @@ def _launch(life: Life, first: Process, options: Options, namespace: Mounts | No
         line = yield from _sync_line(life, ours.fd, deadline)
         exit = yield from _reap_first(life, first, deadline)
         if line is None:
-            stderr_text = b"" if passthrough else read_capture(capture.fd)
+            stderr_text = runtimes.read_log(f"{life.directory}/runtime.log") if passthrough else read_capture(capture.fd)
             if exit != (0, 0):
                 raise (yield from _conmon_failed(life, exit, stderr_text))
             raise CreateError(f"creating {life.id!r}: the runtime failed, or succeeded without a pidfile, and said nothing", stderr_text)

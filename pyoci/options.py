@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     class CreateOptions(TypedDict, total=False):
         """The options of ``OCIRuntime.create``, and, for all of its containers, of ``OCIRuntime``; ``Options`` says what each means."""
 
+        stdin: Any
+        stdout: Any
+        stderr: Any
+        tty: bool | None
         monitor: str
         mount_namespace: bool | None
-        stdin: bool
         log_driver: str | None
         log_path: str | os.PathLike[str] | None
         log_size_max: int | str
@@ -42,7 +45,10 @@ SHORTEST_JOURNALD_ID = 13
 
 
 class Options:
-    """``stdin``: keep the container's stdin open for attach.
+    """``stdin``, ``stdout``, ``stderr``: PIPE (then ``Container.stdin`` …), DEVNULL, a descriptor or a file, and stderr=STDOUT joins the two.
+    Where one is given, the container's stdio are these descriptors, without a log and without attach; what is left out is then our own stdout or
+    stderr, and an empty stdin. Where none is, the output goes to the log, and stdin=True keeps stdin open for ``attach``. ``tty``: a
+    terminal, to be used by ``attach``; None: as the spec says.
 
     ``monitor``: ``conmon``, or ``direct``: this process itself, for callers that stay as long as the container (see ``pyoci.direct``).
 
@@ -80,13 +86,18 @@ class Options:
         "passed_fds",
         "stdin",
         "stdio",
+        "streams",
         "sync_log",
+        "tty",
     )
 
     def __init__(
         self,
         *,
-        stdin: bool = False,
+        stdin: Any = False,
+        stdout: Any = None,
+        stderr: Any = None,
+        tty: bool | None = None,
         monitor: str = "conmon",
         log_driver: str | None = None,
         log_path: str | os.PathLike[str] | None = None,
@@ -101,10 +112,14 @@ class Options:
         mount_namespace: bool | None = None,
         stdio: Sequence[int] = NULL_STDIO,
     ) -> None:
-        self.stdin = boolean("stdin", stdin)
+        self.stdin = stdin is True
         self.stdio = stdio
+        self.tty = tty if tty is None else boolean("tty", tty)
         self.monitor = monitor if monitor == "conmon" else one_of("monitor", monitor, MONITORS)
-        self.log_driver = _log_driver(log_driver, monitor)
+        plain = stdin is None or type(stdin) is bool
+        self.streams = None if plain and stdout is None and stderr is None else _streams(stdin, stdout, stderr, tty, log_driver)
+        """What the container's stdio are to be, if they are ours; see ``streams.Stdio``."""
+        self.log_driver = _log_driver(log_driver if self.streams is None or monitor != "conmon" else "passthrough", monitor)
         self.log_path = None if log_path is None else _log_path(log_path, self.log_driver)
         self.log_size_max = _size(log_size_max)
         self.sync_log = boolean("sync_log", sync_log)
@@ -125,6 +140,18 @@ class Options:
         object.__setattr__(self, name, value)
 
     @property
+    def words_logged(self) -> bool:
+        """The runtime's own words go to a file, too: the container's stderr is the caller's."""
+        return self.streams is not None
+
+    def replaced(self, **changes: object) -> Options:
+        """A copy with other values."""
+        copy = object.__new__(Options)
+        for name in self.__slots__:
+            object.__setattr__(copy, name, changes.get(name, getattr(self, name)))
+        return copy
+
+    @property
     def argv(self) -> dict[str, Any]:
         """What of it conmon's arguments tell; see ``conmon.arguments``."""
         return {
@@ -134,6 +161,8 @@ class Options:
             "sync_log": self.sync_log,
             "log_level": self.log_level,
             "stdin": self.stdin,
+            "terminal": self.tty is True,
+            "words_logged": self.words_logged,
             "no_pivot": self.no_pivot,
             "no_new_keyring": self.no_new_keyring,
             "preserve_fds": len(self.passed_fds),
@@ -149,6 +178,20 @@ def boolean(name: str, value: bool) -> bool:
     if type(value) is not bool:
         raise InvalidOption(f"{name} must be True or False, not {value!r:.200}")
     return value
+
+
+def _streams(stdin: Any, stdout: Any, stderr: Any, tty: bool | None, log_driver: str | None) -> tuple[Any, Any, Any]:
+    from pyoci.streams import DEVNULL, check
+
+    if stdin is True:
+        raise InvalidOption("stdin=True keeps it open for attach, which there is not where stdout or stderr is given; for a pipe: stdin=PIPE")
+    if tty:
+        raise InvalidOption("with tty=True the container's stdio are its terminal: leave stdin, stdout and stderr out, and use attach")
+    if log_driver not in (None, "passthrough"):
+        raise InvalidOption(f"log_driver={log_driver!r}: where stdin, stdout or stderr is given there is no log")
+    wanted = (DEVNULL if stdin is None or stdin is False else stdin), stdout, stderr
+    check(*wanted)
+    return wanted
 
 
 def one_of(name: str, value: str, accepted: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from pyoci.container import Container
 from pyoci.errors import ContainerNotFound, ExecutableError, InvalidID, InvalidOption
 from pyoci.options import Options, seconds
 from pyoci.store import Store, store_at
+from pyoci.streams import Stdio
 from pyoci.waiting import drive
 
 TYPE_CHECKING = False
@@ -117,7 +118,34 @@ class RuntimeBase:
         checked_id = ids.new() if id is None else ids.check(id)
         all_options = self._host.options(**options)
         all_options.check_id(checked_id)
-        return lifecycle.create(self._host, checked_id, templates.prepare(bundle), all_options)
+        template = templates.prepare(bundle)
+        terminal = bool(template.config["process"].get("terminal"))
+        if all_options.tty is None:
+            if terminal:
+                all_options = all_options.replaced(tty=True)
+        elif all_options.tty != terminal:
+            template = template.with_config({**template.config, "process": {**template.config["process"], "terminal": all_options.tty}})
+        if all_options.tty and (all_options.streams is not None or all_options.log_driver == "passthrough" or all_options.monitor != "conmon"):
+            raise InvalidOption("a container with a terminal needs conmon, and neither passthrough nor stdio of ours")
+        if all_options.streams is None:
+            return lifecycle.create(self._host, checked_id, template, all_options)
+        return _with_stdio(self._host, checked_id, template, all_options, all_options.streams)
+
+
+def _with_stdio(
+    host: lifecycle.Host, id: str, template: templates.Template, options: Options, wanted: tuple[Any, Any, Any]
+) -> Operation[lifecycle.Life]:
+    stdio = Stdio(*wanted)
+    try:
+        if options.monitor == "conmon" and any(fd >= 0 and os.isatty(fd) for fd in stdio.fds):
+            raise InvalidOption("stdin, stdout and stderr cannot be a terminal of ours, conmon refuses that: use tty=True and attach, or pipes")
+        life = yield from lifecycle.create(host, id, template, options.replaced(stdio=stdio.fds))
+    except BaseException:
+        stdio.close()
+        raise
+    stdio.started()
+    life.ends = stdio.ends
+    return life
 
 
 def _names(option: str, given: Executable | Sequence[Executable]) -> list[str]:

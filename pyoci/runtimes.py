@@ -9,7 +9,8 @@ import stat
 
 from pyoci import cgroups
 from pyoci.errors import ExecutableError, NoRuntime, ProtocolError, text
-from pyoci.process import invoke
+from pyoci.exits import read_small
+from pyoci.process import STDERR_KEPT, invoke
 from pyoci.waiting import drive
 
 TYPE_CHECKING = False
@@ -171,6 +172,12 @@ def says_program(stderr: bytes, program: str) -> int | None:
         return None
     reason = (match["runc"] or match["crun"] or match["open"] or "").lower()
     return 127 if match["missing"] or "not found" in reason or "no such file" in reason else 126
+
+
+def read_log(path: str) -> bytes:
+    """What a runtime has said to a ``--log`` in JSON, at most 64 KiB; empty when there is none."""
+    found = read_small(path, STDERR_KEPT)
+    return parse_log(found[0]) if found is not None else b""
 
 
 def parse_log(content: bytes) -> bytes:

@@ -37,6 +37,13 @@ def descriptor(wanted: Any, number: int) -> int:
     raise InvalidOption(f"{NAMES[number]}={wanted!r:.200}: give None, PIPE, DEVNULL, a descriptor or a file")
 
 
+def check(stdin: Any, stdout: Any, stderr: Any) -> None:
+    """As ``Stdio`` would. Raises InvalidOption; opens nothing."""
+    for number, wanted in enumerate((stdin, stdout, stderr)):
+        if type(wanted) is not int or wanted not in ((PIPE, STDOUT) if number == 2 else (PIPE,)):
+            descriptor(wanted, number)
+
+
 def pipe() -> tuple[Descriptor, Descriptor]:
     """(its end to read, its end to write); both close-on-exec, both blocking: ``near`` makes ours not block."""
     read, write = os.pipe2(os.O_CLOEXEC)
@@ -191,6 +198,13 @@ class Pump:
 # --- the ends that callers hold ---------------------------------------------------------------------------------------------------
 
 
+def check_bytes(name: str, data: object) -> memoryview:
+    """As bytes to write. Raises InvalidOption for text and for what is no buffer."""
+    if isinstance(data, bytes | bytearray | memoryview):
+        return memoryview(data).cast("B")
+    raise InvalidOption(f"{name} must be bytes, not {type(data).__name__}")
+
+
 def read_now(end: Descriptor, size: int = CHUNK) -> bytes | None:
     """What is there now; None if nothing is, and empty at the end. The end of a terminal is EIO, that of a socket can be ECONNRESET."""
     try:
@@ -263,7 +277,7 @@ class StreamBase:
         return self._take(newline + 1)
 
     def _write(self, data: bytes | bytearray | memoryview) -> Operation[int]:
-        left = memoryview(data).cast("B")
+        left = check_bytes("data", data)
         size = len(left)
         while left:
             end = self._check()

@@ -8,6 +8,7 @@ import pytest
 from pyoci import options as module
 from pyoci.errors import InvalidOption
 from pyoci.options import Options
+from pyoci.streams import DEVNULL, PIPE, STDOUT
 
 
 def test_options_are_fixed_once_made() -> None:
@@ -19,16 +20,29 @@ def test_options_are_fixed_once_made() -> None:
         options.colour = "red"
 
 
-@pytest.mark.parametrize("name", ["stdin", "sync_log", "no_pivot", "no_new_keyring"])
+@pytest.mark.parametrize("name", ["sync_log", "no_pivot", "no_new_keyring"])
 @pytest.mark.parametrize("value", [1, "yes", None])
 def test_what_is_no_boolean_is_refused(name: str, value: object) -> None:
     with pytest.raises(InvalidOption, match=name):
         Options(**{name: value})  # type: ignore[arg-type]
 
 
+def test_stdio_of_the_callers() -> None:
+    assert Options().streams is None
+    assert Options(stdin=True).streams is None
+    options = Options(stdin=7, stderr=STDOUT)
+    assert (options.streams, options.stdin, options.log_driver) == ((7, None, STDOUT), False, "passthrough")
+    assert Options(stdout=PIPE).streams == (DEVNULL, PIPE, None)
+    assert options.replaced(stdio=(1, 2, 3)).stdio == (1, 2, 3)
+    assert options.stdio == (-1, -1, -1)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("stdin", "yes"),
+        ("stdout", STDOUT),
+        ("tty", 1),
         ("log_driver", "json-file"),
         ("log_driver", "syslog"),
         ("log_driver", ""),
