@@ -15,6 +15,7 @@ import pytest
 
 import pyoci
 from tests.containers import FOREVER, Build, kernel_tells, status_fields
+from tests.long import LONG
 
 
 def script(path: Path, body: str) -> str:
@@ -422,7 +423,7 @@ def test_row_23_descriptors_of_other_threads_reach_neither_conmon_nor_init(runti
     for thread in threads:
         thread.start()
     try:
-        for _ in range(5):
+        for _ in range(10_000 if LONG else 5):
             with runtime.create(build(*FOREVER)) as container:
                 for pid in (container.pid, container.conmon_pid):
                     held = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]

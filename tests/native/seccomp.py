@@ -14,7 +14,10 @@ import sys
 
 NUMBERS = {"clone3": 435, "close_range": 436}
 """The same on every architecture."""
-OWN_NUMBERS = {"x86_64": {"clone": 56, "mount": 165, "unshare": 272}, "aarch64": {"clone": 220, "mount": 40, "unshare": 97}}
+OWN_NUMBERS = {
+    "x86_64": {"clone": 56, "mount": 165, "unshare": 272, "inotify_init": 253, "inotify_init1": 294},
+    "aarch64": {"clone": 220, "mount": 40, "unshare": 97, "inotify_init1": 26},
+}
 MS_SLAVE, MOUNT_FLAGS = 0x80000, 16 + 3 * 8
 """A call's arguments stand from byte 16 on in struct seccomp_data, eight bytes each; both architectures have the low half first."""
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -23,9 +26,14 @@ LOAD, JUMP_EQUAL, RETURN = 0x20, 0x15, 0x06
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000
 
 
+def own_numbers() -> dict[str, int]:
+    """Those of this machine's architecture."""
+    return OWN_NUMBERS[platform.machine()]
+
+
 def install(names: list[str]) -> None:
     steps = [(LOAD, 0, 0, 4), (JUMP_EQUAL, 1, 0, ARCHITECTURES[platform.machine()]), (RETURN, 0, 0, ALLOW)]
-    numbers = {**NUMBERS, **OWN_NUMBERS[platform.machine()]}
+    numbers = {**NUMBERS, **own_numbers()}
     for rule in names:
         name, _, answer = rule.partition("=")
         refuse = (RETURN, 0, 0, ERRNO | int(answer or errno.ENOSYS))
