@@ -101,6 +101,7 @@ class Machine:
         child = os.fork()
         if child == 0:
             with end_at_errors():
+                _stand_apart()
                 for path in self.cgroups:
                     beside = f"{path}/init.scope"
                     _write(f"{beside if os.path.isdir(beside) else path}/cgroup.procs", "0")
@@ -139,6 +140,7 @@ def start(name: str) -> Machine | None:
     if first != 0:
         return Machine(first, made)
     with end_at_errors():
+        _stand_apart()
         libc("prctl", "prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
         for path in made:
             _write(f"{path}/cgroup.procs", "0")
@@ -161,6 +163,12 @@ def forget_signals() -> None:
     for number in ENDINGS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _stand_apart() -> None:
+    """A signal to our maker's process group is then one for it alone, which hands it on: once. On a terminal the group is the one that may read."""
+    if not os.isatty(0):
+        os.setpgid(0, 0)
 
 
 def go_on() -> None:
@@ -261,7 +269,7 @@ def wait_for(child: int) -> int:
     while True:
         told = signal.sigwaitinfo(ENDINGS | {signal.SIGCHLD})
         if told.si_signo != signal.SIGCHLD:
-            if told.si_code <= 0:  # by a process (sigaction(2))
+            if told.si_code <= 0 or os.getpgid(child) != os.getpgrp():  # by a process (sigaction(2)), or by a terminal to us only
                 os.kill(child, signal.SIGINT)
             continue
         try:
@@ -289,10 +297,11 @@ def _make_cgroup(hierarchy: Hierarchy, name: str) -> None:
 
 def _remove(made: list[str], tell: bool) -> None:
     """Removes the cgroups, in which nothing runs any more, with those below."""
+    left = []
     for path in made:
         for directory, _, _ in os.walk(path, topdown=False):
-            if tell and directory not in (path, f"{path}/tests"):
-                print(f"the run has left the cgroup {directory}", file=sys.stderr)
+            if directory not in (path, f"{path}/tests"):
+                left.append(directory)
             for last in (False,) * 20 + (True,):
                 try:
                     os.rmdir(directory)
@@ -301,6 +310,8 @@ def _remove(made: list[str], tell: bool) -> None:
                     if last:
                         raise
                     time.sleep(0.1)
+    if tell and left:
+        print("the run has left these cgroups:", *left, sep="\n  ", file=sys.stderr)
 
 
 def _read(path: str) -> str:
