@@ -13,7 +13,8 @@ import os
 from pyoci import conmon
 from pyoci.errors import CreateError, SpawnError, Timeout
 from pyoci.exits import read_small
-from pyoci.process import STDERR_KEPT, ended, returncode_of
+from pyoci.process import KILL_GRACE, STDERR_KEPT, ended, returncode_of
+from pyoci.waiting import Wait, deadline_in, passed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,23 @@ def become_subreaper() -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise SpawnError(ctypes.get_errno(), f"becoming a subreaper: {os.strerror(ctypes.get_errno())}")
     _subreaper = os.getpid()
+
+
+def reap_group(leader: int) -> Operation[None]:
+    """What a runtime that has failed has forked, and left to us as zombies: crun does, for a user namespace. All are in its process group, and
+    dead or dying."""
+    deadline = deadline_in(KILL_GRACE)
+    while not passed(deadline):
+        try:
+            while os.waitid(os.P_PGID, leader, os.WEXITED | os.WNOHANG) is not None:
+                pass
+        except ChildProcessError:
+            pass  # none of ours: none at all, or one whose parent is still dying
+        try:
+            os.killpg(leader, 0)
+        except OSError:
+            return
+        yield Wait((), (), deadline_in(0.001))
 
 
 def launch(life: Life, first: Process, options: Options, namespace: Mounts | None, deadline: int) -> Operation[int]:

@@ -12,7 +12,7 @@ from itertools import chain
 from signal import SIGHUP, SIGTERM, SIGWINCH
 from time import time_ns
 
-from pyoci import forks, ids, runtimes, sessions, spec
+from pyoci import forks, ids, rootless, runtimes, sessions, spec
 from pyoci.errors import ContainerStateError, ExecError, ExecTimeout, InvalidOption, OutputTooLong, Timeout, said
 from pyoci.exits import ExitStatus, combine
 from pyoci.lifecycle import CALL_TIMEOUT, CONMON_GRACE, KILL_TIMEOUT, Life, is_created
@@ -211,6 +211,8 @@ def _start(
     born = forks.generation
     try:
         life.sessions[:] = [other for other in life.sessions if not other.sweep()]
+        if os.geteuid() != 0 and life.init is not None:
+            yield from rootless.until_open(life.init)
         session.claim(process, {other.id for other in life.sessions})
         claimed = True
         if size is None:

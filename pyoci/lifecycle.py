@@ -485,6 +485,10 @@ def _abandon(life: Life, first: Process) -> Operation[None]:
             pass
         yield from _kill_leftovers(life.place.directories(life.host.hierarchies))
         yield from _reap_conmon(life)
+    if life.is_direct and first.pid > 0:
+        from pyoci import direct
+
+        yield from direct.reap_group(first.pid)
     yield from _remove(life)
     yield from life.host.placement.forget(life.place)
     # An exception keeps what its frames hold: the descriptors must not wait for it to go.

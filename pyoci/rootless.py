@@ -6,11 +6,15 @@ from __future__ import annotations
 import os
 
 from pyoci.errors import InvalidOption, NoCgroup
+from pyoci.waiting import Wait, deadline_in, passed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, TypeAlias
+
+    from pyoci.process import Process
+    from pyoci.waiting import Operation
 
     Mappings: TypeAlias = list[dict[str, int]]
 
@@ -142,3 +146,25 @@ def check_limits(config: Mapping[str, Any], id: str) -> None:
 
 def _asks(value: object) -> bool:
     return any(item is not None for item in value.values()) if isinstance(value, dict) else bool(value)
+
+
+# --- entering ---------------------------------------------------------------------------------------------------------------------
+
+OPEN_TIMEOUT = 1.0
+"""Seconds. A program that makes itself undumpable stays closed; then the runtime says so."""
+
+
+def until_open(init: Process) -> Operation[None]:
+    """Waits until an ordinary user may enter a container's namespaces, which the kernel keeps from him until its program is executed: crun has made
+    itself undumpable (prctl(2), PR_SET_DUMPABLE; ptrace(2)). Nobody tells when that is over."""
+    deadline = deadline_in(OPEN_TIMEOUT)
+    while not passed(deadline):
+        try:
+            os.readlink(f"/proc/{init.pid}/ns/user")
+            return
+        except PermissionError:
+            ready = yield Wait((init.pidfd,), (), deadline_in(0.001))
+            if ready:
+                return
+        except OSError:
+            return  # it has ended

@@ -76,6 +76,7 @@ def test_a_create_that_fails_says_why_and_leaves_nothing(direct: pyoci.OCIRuntim
     assert direct.list() == []
 
 
+@pytest.mark.root
 def test_out_of_memory_is_told(direct: pyoci.OCIRuntime, has_controller: object) -> None:
     has_controller("memory")  # type: ignore[operator]
     done = pyoci.run(["sh", "-c", "x=$(head -c 100000000 /dev/zero | tr '\\0' x)"], memory="16M", runtime=direct)

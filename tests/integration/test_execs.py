@@ -73,6 +73,7 @@ def test_signals(container: pyoci.Container) -> None:
     assert shell(container, "kill -KILL $$").wait(PATIENCE).code == 128 + signal.SIGKILL
 
 
+@pytest.mark.root
 def test_the_program_is_as_the_container_unless_told_otherwise(container: pyoci.Container) -> None:
     assert output(container, "sh", "-c", "id -u; id -g; pwd; echo $OF") == "0\n0\n/\ncontainer\n"
     script = "id -u; id -g; pwd; echo $OF $MORE"
@@ -85,6 +86,7 @@ def effective(container: pyoci.Container, **options: Any) -> tuple[int, str]:
     return int(fields["CapEff"], 16), fields["NoNewPrivs"].strip()
 
 
+@pytest.mark.root
 def test_capabilities_and_privileges(container: pyoci.Container) -> None:
     bare, no_new_privs = effective(container)
     assert no_new_privs == "1"
@@ -240,6 +242,7 @@ def test_a_session_that_is_left_alone_goes_with_its_container(runtime: pyoci.OCI
         container.exec(["true"])
 
 
+@pytest.mark.root
 def test_not_running(runtime: pyoci.OCIRuntime, build: Build) -> None:
     with runtime.create(build(*FOREVER)) as container:
         with pytest.raises(pyoci.ContainerStateError) as caught:
@@ -330,6 +333,7 @@ def test_another_process_finds_and_stops_sessions(container: pyoci.Container) ->
     assert on_disk(container) == []
 
 
+@pytest.mark.root
 def test_exec_stop_ends_sessions_and_nothing_else(container: pyoci.Container) -> None:
     container.exec_stop()  # none: fine
     init = container.pid
@@ -524,6 +528,7 @@ def test_both_faces_have_the_same_names() -> None:
     assert names(pyoci.streams.Stream) == names(pyoci.aio.Stream)
 
 
+@pytest.mark.root
 def test_spec_is_not_changed(container: pyoci.Container) -> None:
     before = spec.load(container.directory)
     output(container, "true", env={"A": "b"}, capabilities=["NET_RAW"], user=5)

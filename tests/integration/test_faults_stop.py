@@ -55,6 +55,7 @@ def named(mark: str) -> list[str]:
 
 
 @pytest.mark.parametrize("init_goes_first", [True, False])
+@pytest.mark.root
 def test_row_17_children_that_fork_and_outlive_init_in_a_shared_pid_namespace(runtime: pyoci.OCIRuntime, build: Build, init_goes_first: bool) -> None:
     mark = f"10{os.getpid()}.5"
     container = runtime.create(shared_pid_namespace(build("sh", "-c", forkers(mark) + ("" if init_goes_first else "; wait"))))
@@ -69,6 +70,7 @@ def test_row_17_children_that_fork_and_outlive_init_in_a_shared_pid_namespace(ru
     container.delete()
 
 
+@pytest.mark.root
 def test_row_17_a_container_that_somebody_else_thaws_meanwhile(runtime: pyoci.OCIRuntime, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     with runtime.create(build("sh", "-c", "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done")) as container:
         container.start()
@@ -109,6 +111,7 @@ def frozen_parent() -> Iterator[tuple[str, Callable[[bool], None]]]:
 
 
 @pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.root
 def test_row_17_an_init_that_even_kill_does_not_end(
     runtime: pyoci.OCIRuntime,
     build: Build,

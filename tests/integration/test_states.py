@@ -60,6 +60,7 @@ def test_a_container_that_the_runtime_forgot_is_configured_and_its_exit_is_kept(
         container.state()
 
 
+@pytest.mark.root
 def test_out_of_memory_is_kept_too(runtime: pyoci.OCIRuntime, build: Build, has_controller: Callable[[str], None]) -> None:
     has_controller("memory")
     with runtime.create(build("sh", "-c", "x=x; while :; do x=$x$x; done", memory="16M"), "job") as container:
@@ -73,6 +74,7 @@ def test_out_of_memory_is_kept_too(runtime: pyoci.OCIRuntime, build: Build, has_
         assert loaded.wait(0) == status
 
 
+@pytest.mark.root
 def test_an_old_object_leaves_the_next_container_of_its_id_alone(runtime: pyoci.OCIRuntime, build: Build) -> None:
     config = build(*FOREVER)
     config["linux"]["namespaces"] = [n for n in config["linux"]["namespaces"] if n["type"] != "pid"]
