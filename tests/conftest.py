@@ -23,17 +23,11 @@ from tests.containers import Build
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> int | None:
+def pytest_cmdline_main() -> int | None:
     """A run as root goes on in a machine of its own, so that several may run side by side. PYOCI_TESTS_HOST: it is in one already."""
     if os.geteuid() != 0 or "PYOCI_TESTS_HOST" in os.environ:
         return None
-    capture = config.pluginmanager.getplugin("capturemanager")
-    if capture is not None:
-        capture.suspend_global_capture()
-    code = hosts.enter(hosts.native())
-    if code is None and capture is not None:
-        capture.resume_global_capture()
-    return code
+    return hosts.enter(hosts.native())
 
 
 def pytest_configure() -> None:
