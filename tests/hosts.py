@@ -32,7 +32,8 @@ BOOT_SECONDS = 120
 class Host:
     about: str
     run: Callable[[Host, Sequence[str]], int]
-    layout: str = "v1"
+    layout: str = ""
+    """Of cgroups (``machine.show_cgroups``); empty: the machine's own."""
     suite: str = ""
     lacks: frozenset[str] = frozenset()
 
@@ -66,7 +67,7 @@ def mount_tmpfs(path: str) -> None:
 
 def enter(kind: str) -> int | None:
     """``machine.enter`` as a host of this kind, and with no containers but its own."""
-    code = machine.enter(_name(), KINDS[kind].layout)
+    code = machine.enter(_name(), KINDS[kind].layout or native())
     if code is None:
         os.environ["PYOCI_TESTS_HOST"] = kind
         os.makedirs("/run/pyoci", 0o700, exist_ok=True)
@@ -223,8 +224,8 @@ def _execute(command: Sequence[str], environment: dict[str, str], directory: str
 
 
 KINDS = {
-    "v1": Host("this machine with the cgroup v1 hierarchies alone", _as_it_stands),
-    "user": Host("the v1 host, as an ordinary user", _as_user, lacks=frozenset({"needs root"})),
+    "v1": Host("this machine with the cgroup v1 hierarchies alone", _as_it_stands, "v1"),
+    "user": Host("this machine, as an ordinary user", _as_user, lacks=frozenset({"needs root"})),
     "v2": Host("this machine with cgroup2 alone", _as_it_stands, "v2", lacks=V2_LACKS | {"crun"}),
     "systemd": Host("Debian 12 on cgroup2 with systemd as process 1, D-Bus and journald", _under_systemd, "systemd", "bookworm", V2_LACKS | {"crun"}),
     "debian13": Host("Debian 13 on cgroup2", _in_tree, "v2", "trixie", V2_LACKS),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import signal
 import stat
@@ -153,6 +152,9 @@ def end_at_errors() -> Iterator[None]:
     """A forked child must not come back to its parent's code."""
     try:
         yield
+    except SystemExit as error:
+        print(error, file=sys.stderr)
+        leave(1)
     except BaseException:
         traceback.print_exc()
         leave(1)
@@ -198,7 +200,7 @@ def show_cgroups(layout: str) -> None:
     legacy = [hierarchy for hierarchy in found if hierarchy.controllers != UNIFIED]
     if layout == "v1":
         if not legacy:
-            raise OSError(errno.ENODEV, "this machine has no cgroup v1 hierarchy mounted, so there is no v1 host on it")
+            raise SystemExit("hosts: this machine has no cgroup v1 hierarchy mounted, so there is no v1 host on it")
         for hierarchy in found:
             umount(hierarchy.point)
         for hierarchy in legacy:
