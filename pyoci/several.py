@@ -58,6 +58,6 @@ def wait(items: Iterable[E], timeout: float | None = None, return_when: str = AL
     """Waits until all of these have ended, or the first one (``return_when=FIRST_COMPLETED``), or ``timeout`` seconds are over; gives those that
     have ended and those that have not, as concurrent.futures.wait does, and raises nothing at the timeout.
 
-    ``items``: containers, or other objects whose ``fileno()`` becomes readable at the end. How each one ended is told at once by its own
-    ``wait()``. Raises InvalidOption."""
+    ``items``: containers, exec sessions, or other objects whose ``fileno()`` becomes readable at the end. How each one ended is told at once by
+    its own ``wait()``. Raises InvalidOption."""
     return drive(watch(items, timeout, return_when))

@@ -33,8 +33,8 @@ def main(options: argparse.Namespace) -> int:
             print(json.dumps(row))
     elif not options.quiet:
         width = max([len("ID"), *(len(str(row["id"])) for row in rows)])
-        print(f"{'ID':<{width}}  {'STATE':<8}  {'PID':>7}  CODE")
+        print(f"{'ID':<{width}}  {'STATE':<10}  {'PID':>7}  CODE")
         for row in rows:
             shown = {key: "-" if value is None else value for key, value in row.items()}
-            print(f"{shown['id']:<{width}}  {shown['state']:<8}  {shown['pid']:>7}  {shown['code']}")
+            print(f"{shown['id']:<{width}}  {shown['state']:<10}  {shown['pid']:>7}  {shown['code']}")
     return 0

@@ -132,6 +132,15 @@ def test_waiting_for_several(runtime: pyoci.OCIRuntime, build: Build) -> None:
         assert pyoci.wait([runtime.load(quick.id)], 0)[1] == set()
 
 
+def test_waiting_for_an_exec_session_or_its_container(runtime: pyoci.OCIRuntime, build: Build) -> None:
+    with runtime.create(build(*FOREVER)) as container:
+        container.start()
+        session = container.exec(["sh", "-c", "exit 3"])
+        both: list[pyoci.Container | pyoci.ExecSession] = [container, session]
+        assert pyoci.wait(both, 60, pyoci.FIRST_COMPLETED) == ({session}, {container})
+        assert session.wait(60).code == 3
+
+
 def test_the_lock_of_a_directory(tmp_path: Path) -> None:
     assert not store.is_locked(str(tmp_path))
     with store.Lock(str(tmp_path)):
