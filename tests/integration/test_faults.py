@@ -417,6 +417,7 @@ def held(pid: int | None) -> set[str]:
     return found
 
 
+@pytest.mark.once
 def test_row_23_descriptors_of_other_threads_reach_neither_conmon_nor_init(runtime: pyoci.OCIRuntime, build: Build) -> None:
     over = threading.Event()
 

@@ -17,6 +17,8 @@ from pyoci._ffi import poll
 from pyoci.waiting import Many, Wait
 from tests.containers import FOREVER, Build
 
+pytestmark = pytest.mark.once
+
 
 def in_child(body: Callable[[], object]) -> None:
     """Runs this in a forked child, to its end as an interpreter ends (all that is on the stack is unwound); fails when it does."""

@@ -21,6 +21,8 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 import pyoci
 
+pytestmark = pytest.mark.once
+
 count, has_memory, runtime, state_dir, rootfs = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
 rt = pyoci.OCIRuntime(runtime, state_dir=state_dir)
 

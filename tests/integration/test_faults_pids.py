@@ -10,6 +10,8 @@ import pytest
 import pyoci
 from tests.long import LONG
 
+pytestmark = pytest.mark.once
+
 BYSTANDERS = """
 /*
  * Ever new processes, twenty families of two at a time, so that every number is soon somebody else's. Each ends by itself, with 0; the first

@@ -159,6 +159,7 @@ class Lifecycle(RuleBasedStateMachine):
 
 
 @pytest.mark.root
+@pytest.mark.once
 def test_any_order(runtime: pyoci.OCIRuntime, rootfs: str) -> None:
     program = [sys.executable, "-c", OTHER_PROCESS, runtime.state_dir]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
