@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from itertools import chain
+from json.encoder import encode_basestring_ascii
 from signal import SIGHUP, SIGTERM, SIGWINCH
 from time import time_ns
 
@@ -151,10 +152,16 @@ def process_of(
     if size is not None:
         changes["terminal"] = True
         changes["consoleSize"] = {"height": size[0], "width": size[1]}
-    own = {"args": list(args)}
-    spec.check_process({**model.process, **changes, **own} if changes else {"cwd": "/", **own}, "exec")
+    if changes or not _plain(args):
+        spec.check_process({"cwd": "/", **(model.process if changes else {}), **changes, "args": list(args)}, "exec")
     rest = spec.encode({**model.process, **changes}) if changes else model.encoded
-    return spec.encode(own)[:-1] + b"," + rest[1:]
+    return f'{{"args":[{",".join(map(encode_basestring_ascii, args))}],'.encode() + rest[1:]
+
+
+def _plain(args: Sequence[str]) -> bool:
+    """Nothing in them needs a closer look."""
+    joined = "".join(args)
+    return bool(args and args[0]) and joined.isascii() and "\0" not in joined
 
 
 def _capabilities(process: Mapping[str, Any], more: Sequence[str]) -> dict[str, list[str]]:
