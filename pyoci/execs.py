@@ -95,6 +95,7 @@ def plan(
     terminal of ``size`` (rows, columns) instead. ``preserve_fds``: descriptors of ours that the program gets from 3 on.
 
     ``session_id``: see ``ids.check``; a new one is made when None."""
+    life.check_own("exec in")
     id = ids.new() if session_id is None else sessions.check_id(session_id)
     process = process_of(life, args, cwd, env, user, capabilities, no_new_privs, check_size(size) if boolean("tty", tty) else None)
     fds = open_fds("preserve_fds", preserve_fds)
@@ -255,15 +256,16 @@ def _spawn(life: Life, session: Session, argv: list[str], fds: Sequence[int]) ->
 class _Relay(Descriptor):
     """The master of a terminal that a runtime relays: it does not pass a hanging up on, but signals."""
 
-    __slots__ = ("_runtime",)
+    __slots__ = ("_generation", "_runtime")
 
     def __init__(self, master: Descriptor, runtime: Process) -> None:
         self._runtime = runtime
+        self._generation = forks.generation
         super().__init__(master.fd)
         master.fd = -1
 
     def close(self) -> None:
-        if self.fd >= 0:
+        if self.fd >= 0 and forks.generation == self._generation:
             self._runtime.signal(SIGHUP)
         super().close()
 
@@ -462,6 +464,7 @@ def stop(stopped: Sequence[Session], timeout: float) -> Operation[None]:
     members = []
     for session in stopped:
         life = session.life
+        life.check_own("stop exec sessions of")
         life.check_own("stop an exec session of")
         if life.init is not None and _is_frozen(life, life.init):
             raise ContainerStateError(f"cannot stop exec session {session.id!r}: {life.id!r} is paused", "paused")
@@ -493,6 +496,8 @@ def living(life: Life) -> list[Session]:
 
 def leave(session: Session, *, failed: bool) -> Operation[None]:
     """The end of a ``with`` block: as subprocess.Popen's it waits; a failed block has the session killed. In a forked child it is nothing."""
+    if session.life.is_inherited():
+        return
     if session.life.is_inherited():
         return
     if failed and not session.is_over:

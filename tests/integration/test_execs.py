@@ -376,6 +376,23 @@ def test_a_killed_runtime_does_not_lose_the_program(container: pyoci.Container) 
     assert session.wait(PATIENCE).code in (5, None)
 
 
+def test_a_forked_child_leaves_its_parents_sessions_alone(container: pyoci.Container) -> None:
+    with container.exec(["cat"], stdin=PIPE, stdout=DEVNULL) as session:
+        child = os.fork()
+        if child == 0:
+            refused = 0
+            for call in (session.kill, session.stop, lambda: container.exec(["true"])):
+                try:
+                    call()
+                except pyoci.ContainerInherited:
+                    refused += 1
+            session.__exit__(RuntimeError, None, None)
+            os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+        assert session.poll() is None
+    assert session.returncode == 0
+
+
 def test_leaving_the_block(container: pyoci.Container) -> None:
     with container.exec(["cat"], stdin=PIPE, stdout=DEVNULL) as session:
         pass
