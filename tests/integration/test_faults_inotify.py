@@ -31,7 +31,7 @@ def create(i):
     # Every tenth runs out of memory.
     greedy = has_memory and i % 10 == 0
     end = "x=x; while :; do x=$x$x; done" if greedy else f"exit {i % 200}"
-    body = f"trap '{end}' TERM; echo ready; while :; do sleep 0.1; done"
+    body = f"trap '{end}' TERM; echo ready; sleep 10000 & wait"
     container = rt.create(pyoci.spec.build(["sh", "-c", body], rootfs=rootfs, read_only=True, memory="16M" if greedy else None), f"c{i}")
     container.start()
     return container, (137, True) if greedy else (i % 200, False)
