@@ -144,6 +144,7 @@ def test_a_failed_create_with_conmon_leaves_a_subreaper_no_zombie(direct: pyoci.
             direct.create(build("true", mounts=[{"destination": "/x", "type": "nonsense", "source": "nonsense"}]), monitor="conmon")
 
 
+@pytest.mark.root
 def test_its_cgroup_is_its_own_without_a_place_for_conmon(direct: pyoci.OCIRuntime, build: Build) -> None:
     alone = pyoci.OCIRuntime(direct.runtime_path, state_dir=direct.state_dir, conmon_cgroup="separate", strict_cgroups=True, monitor="direct")
     with alone.create(build("sleep", "100"), id="placed") as container:
