@@ -9,6 +9,8 @@ import pytest
 
 import pyoci
 
+pytestmark = pytest.mark.once
+
 STEPPING = """
 /* Each look at the wall clock is an hour or a day away from the last one; the other clocks are what they are. */
 #define _GNU_SOURCE
@@ -52,8 +54,6 @@ import asyncio, sys, time
 before = [time.time() for _ in range(6)]
 assert max(before) - min(before) > 80000, before
 import pyoci
-
-pytestmark = pytest.mark.once
 
 rt = pyoci.OCIRuntime(sys.argv[1], state_dir=sys.argv[2], create_timeout=60)
 config = pyoci.spec.build(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.02; done"], rootfs=sys.argv[3], read_only=True)

@@ -12,6 +12,8 @@ from pyoci import cgroups
 from tests.long import LONG
 from tests.native.seccomp import own_numbers
 
+pytestmark = pytest.mark.once
+
 PROGRAM = """
 import ctypes, resource, sys, time
 
@@ -20,8 +22,6 @@ _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 import pyoci
-
-pytestmark = pytest.mark.once
 
 count, has_memory, runtime, state_dir, rootfs = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
 rt = pyoci.OCIRuntime(runtime, state_dir=state_dir)
