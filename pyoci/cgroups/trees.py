@@ -72,7 +72,7 @@ def clear(directories: Sequence[str], timeout: float = CLEAR_TIMEOUT) -> Operati
             why = ", ".join(f"{path} ({os.strerror(error)})" for path, error in left.items())
             logging.getLogger("pyoci").warning("cgroups that would not go: %s", why)
             return
-        last = [process for directory in left for process in _members(directory)]
+        last = [process for directory in left for process in _members(directory) if not process.has_ended()]
         yield Wait([process.pidfd for process in last], (), deadline if last else sooner(deadline, deadline_in(pause)))
         pause *= 2
 
