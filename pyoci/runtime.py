@@ -54,7 +54,8 @@ class RuntimeBase:
 
         ``cgroup_manager``: "cgroupfs", or "systemd": then containers and conmons get scopes. ``cgroup_parent``: where their cgroups go: a path
         ("/jobs"; made if it is not there, and left), or a slice ("jobs.slice"). ``conmon_cgroup``: "separate": each conmon gets a cgroup of
-        its own; "shared": it stays in the caller's; None: separate, but shared with cgroupfs on cgroup v1, where it costs much.
+        its own; "shared": it stays in the caller's; None: separate, but shared with cgroupfs on cgroup v1, where it costs much, and
+        for users without a delegated cgroup.
         ``strict_cgroups``: CgroupError where conmon cannot have its cgroup, rather than a warning and the caller's.
 
         ``defaults``: options of ``create`` that hold for every container unless it is given others; see

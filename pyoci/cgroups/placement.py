@@ -196,9 +196,10 @@ class Manager:
 
     @property
     def separate(self) -> bool:
-        """conmon gets a cgroup of its own."""
+        """conmon gets a cgroup of its own. Where nobody said: with systemd, and on cgroup v2, but for users to whom none is delegated."""
         if self.conmon is None:
-            self.conmon = SHARED if self.name == CGROUPFS and self.hierarchies.layout != "v2" else SEPARATE
+            possible = self.hierarchies.layout == "v2" and (self.strict or self.parent is not None)
+            self.conmon = SEPARATE if self.is_systemd or possible else SHARED
         return self.conmon == SEPARATE
 
     @property

@@ -128,8 +128,25 @@ def test_options_are_refused_before_anything_is_made(tmp_path: Path, options: di
     assert not (tmp_path / "state").exists()
 
 
-def test_the_default_depends_on_the_layout() -> None:
+def test_the_default_depends_on_the_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     for mounts, manager, separate in [({"pids": "/p"}, "cgroupfs", False), ({"": "/c"}, "cgroupfs", True), ({"pids": "/p"}, "systemd", True)]:
         made = Manager(manager)
         made._hierarchies = Cgroups(mounts)
         assert made.separate is separate
+
+
+def test_a_user_without_a_cgroup_is_told_so_only_after_asking_for_one(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    for path, conmon, separate, told in [(None, None, False, 0), ("/mine", None, True, 0), (None, "separate", True, 1)]:
+        monkeypatch.setattr(placement, "delegated", lambda hierarchies, path=path: path)
+        made = Manager(conmon=conmon)
+        made._hierarchies = Cgroups({"": "/c"})
+        made.place("job", None)
+        assert made.separate is separate
+        assert len(caplog.records) == told
+    strict = Manager(strict=True)
+    strict._hierarchies = Cgroups({"": "/c"})
+    monkeypatch.setattr(placement, "delegated", lambda hierarchies: None)
+    with pytest.raises(pyoci.CgroupError, match="none is delegated"):
+        strict.place("job", None)
