@@ -649,7 +649,7 @@ def _read_exit(life: Life, kernel: tuple[int, int] | None) -> ExitStatus:
     found = None
     if life.is_current():
         found = read_small(f"{life.directory}/exit") or read_small(f"{life.host.store.exits}/{life.id}")
-        if found is None and kernel is not None and kernel != (-1, 0):
+        if found is None and kernel is not None and kernel != (-1, 0) and (life.conmon is None or life.conmon.has_ended()):
             found = _keep_exit(life, kernel)
     filed = parse_exit_file(found[0]) if found is not None else None
     finished = found[1] if found is not None else time_ns() if kernel is not None else None

@@ -17,6 +17,11 @@ from pyoci import lifecycle, store
 from tests.containers import FOREVER, Build
 
 
+def told(status: pyoci.ExitStatus) -> tuple[int | None, bool]:
+    """All but the time, which is conmon's if it was quick enough."""
+    return status.code, status.oom_killed
+
+
 def test_no_call_of_the_runtime_when_the_end_is_known(runtime: pyoci.OCIRuntime, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     with runtime.create(build("sh", "-c", "exit 3"), "job") as container:
         container.start()
@@ -49,7 +54,7 @@ def test_a_container_that_the_runtime_forgot_is_configured_and_its_exit_is_kept(
     assert names >= {"config.json", "record.json", "log"}
     # conmon's word or, where it was killed, the kernel's as the first wait wrote it down.
     if status.code is not None:
-        assert container.wait(0) == status == runtime.load("job").wait(0)
+        assert told(container.wait(0)) == told(status) == told(runtime.load("job").wait(0))
         assert status.code == 9
     with pytest.raises(pyoci.ContainerStateError) as caught:
         container.start()
@@ -67,11 +72,11 @@ def test_out_of_memory_is_kept_too(runtime: pyoci.OCIRuntime, build: Build, has_
         container.start()
         status = container.wait(60)
         assert status.oom_killed
-        assert status == runtime.load("job").wait(0)
+        assert told(status) == told(runtime.load("job").wait(0))
         shutil.rmtree(f"{container._life.host.runtime.root}/job")
         loaded = runtime.load("job")
         assert loaded.state() == "configured"
-        assert loaded.wait(0) == status
+        assert told(loaded.wait(0)) == told(status)
 
 
 @pytest.mark.root
