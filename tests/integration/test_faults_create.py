@@ -76,6 +76,7 @@ def test_row_7_killed_at_random_points_of_create(runtime_name: str, state_dir: s
 # --- row 12 -----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("limit", range(1, 11))
 def test_row_12_a_small_pids_limit(runtime: pyoci.OCIRuntime, has_controller: Callable[[str], None], limit: int) -> None:
     has_controller("pids")
@@ -99,6 +100,7 @@ except pyoci.Error as error:
 """
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("limit", range(1, 11))
 def test_row_12_our_own_pids_limit(runtime: pyoci.OCIRuntime, rootfs: str, has_controller: Callable[[str], None], limit: int) -> None:
     has_controller("pids")
@@ -140,6 +142,7 @@ def fill(directory: str) -> None:
             file.write(bytes(4096))
 
 
+@pytest.mark.root
 def test_row_13_no_inode_for_the_nth_file(runtime_name: str, state_dir: str, build: Build) -> None:
     failures, codes = [], []
     for inodes in range(6, 26):
@@ -160,6 +163,7 @@ def test_row_13_no_inode_for_the_nth_file(runtime_name: str, state_dir: str, bui
     assert set(codes) <= ({5} if kernel_tells() else {5, None})
 
 
+@pytest.mark.root
 def test_row_13_no_room_once_it_runs(runtime_name: str, state_dir: str, build: Build) -> None:
     """For the exit file, for the log: neither is in the way of the code."""
     with file_system(state_dir, "size=256k"):
@@ -176,6 +180,7 @@ def test_row_13_no_room_once_it_runs(runtime_name: str, state_dir: str, build: B
         assert runtime.list() == []
 
 
+@pytest.mark.root
 def test_row_13_no_room_from_the_start(runtime_name: str, state_dir: str, build: Build) -> None:
     with file_system(state_dir, "size=64k"):
         runtime = pyoci.OCIRuntime(runtime_name, state_dir=state_dir)
@@ -186,6 +191,7 @@ def test_row_13_no_room_from_the_start(runtime_name: str, state_dir: str, build:
         assert runtime.list() == []
 
 
+@pytest.mark.root
 def test_row_13_read_only(runtime_name: str, state_dir: str, build: Build) -> None:
     with file_system(state_dir, "size=4m") as remount:
         runtime = pyoci.OCIRuntime(runtime_name, state_dir=state_dir)

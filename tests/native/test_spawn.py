@@ -220,6 +220,7 @@ def test_a_thousand_spawns_leak_nothing() -> None:
     assert resident() - before < 512  # pages: 2 MiB
 
 
+@pytest.mark.root
 def test_a_v1_cgroup_is_joined_before_exec() -> None:
     from pyoci import cgroups
 
@@ -239,9 +240,8 @@ def test_a_v1_cgroup_is_joined_before_exec() -> None:
         directory.rmdir()
 
 
+@pytest.mark.root
 def test_a_v2_cgroup_is_born_into(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("mounting cgroup2 needs root")
     machine.mount("cgroup2", str(tmp_path))
     directory = tmp_path / f"pyoci-native-{os.getpid()}"
     try:

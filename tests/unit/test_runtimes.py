@@ -152,6 +152,7 @@ def test_crun_is_refused_where_it_is_known_to_fail(monkeypatch: pytest.MonkeyPat
     assert runtimes.unfit("/usr/sbin/runc", {}) is None
     v2 = cgroups.Cgroups({cgroups.V2: "/sys/fs/cgroup"})
     monkeypatch.setattr(cgroups, "read", lambda: v2)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(runtimes, "has_capability", lambda capability: False)
     monkeypatch.setattr(runtimes, "version_of", lambda path, env: (1, 8, 1))
     assert "1.14.1" in (runtimes.unfit("/usr/bin/crun", {}) or "")

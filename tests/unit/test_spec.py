@@ -22,7 +22,8 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_defaults_are_sound(tree: Path) -> None:
+def test_the_defaults_are_sound(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     built = spec.build(["true"], rootfs=tree)
     spec.check(built, "spec")
     assert {n["type"] for n in built["linux"]["namespaces"]} == {"pid", "mount", "ipc", "uts", "network"}
@@ -53,7 +54,8 @@ def test_limits_network_and_mounts(tree: Path) -> None:
     ("user", "ids"),
     [(None, (0, 0)), (7, (7, 0)), ("7", (7, 0)), ("7:8", (7, 8)), ("build", (1000, 100)), ("build:0", (1000, 0)), ("7:users", (7, 100))],
 )
-def test_users(tree: Path, user: str | int | None, ids: tuple[int, int]) -> None:
+def test_users(tree: Path, user: str | int | None, ids: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     found = spec.build(["true"], rootfs=tree, user=user)["process"]["user"]
     assert (found["uid"], found["gid"]) == ids
 
