@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 OK = "ok"
 NOTE = "note"
 MISSING = "missing"
+CAP_SYS_ADMIN = 21
 
 
 class Check:
@@ -61,6 +62,9 @@ def _system() -> Check:
 
 def _privileges() -> Check:
     if os.geteuid() == 0:
+        if not runtimes.has_capability(CAP_SYS_ADMIN):
+            fix = "run outside of the container that this probably is, or give it the capability (docker run --privileged)"
+            return Check("privileges", MISSING, "root, without CAP_SYS_ADMIN", fix)
         return Check("privileges", OK, "root")
     found = f"user id {os.geteuid()}: containers get a user namespace"
     hindrance = rootless.hindrance()

@@ -31,7 +31,10 @@ def libc(step: str, name: str, *arguments: object) -> None:
 
 def unshare(flags: int) -> None:
     """Must be called before there are threads. Mounts made from here on stay here."""
-    libc("unshare", "unshare", flags)
+    try:
+        libc("unshare", "unshare", flags)
+    except PermissionError:
+        raise SystemExit("hosts: no namespaces can be made here, which takes CAP_SYS_ADMIN") from None
     if flags & CLONE_NEWNS:
         libc("making / private", "mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
 

@@ -138,6 +138,16 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(state_dir: str, monkeypat
     assert checks["a runtime that works"].result == "missing"
 
 
+@pytest.mark.root
+def test_doctor_misses_a_capability(state_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyoci.runtimes.has_capability", lambda capability: False)
+    from pyoci.doctor import examine
+
+    checks = {check.name: check for check in examine(state_dir)}
+    assert checks["privileges"].result == "missing"
+    assert "CAP_SYS_ADMIN" in checks["privileges"].found
+
+
 def test_doctor_tells_what_is_missing_from_what_a_runtime_said(runtime: pyoci.OCIRuntime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in runtimes.CANDIDATES:
         (tmp_path / name).symlink_to(runtime.runtime_path)

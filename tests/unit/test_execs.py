@@ -10,7 +10,7 @@ import pytest
 
 from pyoci import execs, sessions, spec
 from pyoci.errors import ContainerNotFound, InvalidID, InvalidOption, InvalidSpec, SessionExists
-from pyoci.process import Process, read_stat
+from pyoci.process import Process
 from pyoci.runtimes import Runtime, parse_log
 from pyoci.sessions import Session
 
@@ -124,14 +124,14 @@ def test_a_pid_that_is_none_is_not_believed(life: Any, content: bytes) -> None:
 
 
 def test_only_the_runtimes_child_is_the_program(life: Any) -> None:
-    stat = read_stat(os.getpid())
-    assert stat is not None
-    session = Session(life, "one", Process.open(stat.ppid), program="true")
-    session.claim(b"{}")
-    Path(f"{session.base}.pid").write_text(str(os.getpid()))
-    assert session.find() is not None  # our parent stands for the runtime
-    session = Session(life, "one", Process.open(os.getpid()), program="true")
-    assert session.find() is None
+    with subprocess.Popen(["sleep", "100"]) as child:
+        session = Session(life, "one", Process.open(os.getpid()), program="true")
+        session.claim(b"{}")
+        Path(f"{session.base}.pid").write_text(str(child.pid))
+        assert session.find() is not None  # we stand for the runtime
+        session = Session(life, "one", Process.open(child.pid), program="true")
+        assert session.find() is None
+        child.kill()
 
 
 def test_what_lies_there_and_is_no_session_is_passed_over(life: Any) -> None:
