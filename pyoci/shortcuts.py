@@ -12,8 +12,10 @@ of an ordinary container is little, and starting a process for it costs more tha
 from __future__ import annotations
 
 import os
+from errno import ENXIO
 from fcntl import LOCK_EX, LOCK_NB, fcntl, flock
 
+from pyoci import _ffi
 from pyoci.errors import ContainerStateError, InvalidOption
 from pyoci.process import Descriptor
 from pyoci.waiting import Wait, deadline_in, passed
@@ -55,7 +57,9 @@ def start(fifo: str, runtime: str, init: int, timeout: float) -> Operation[bool]
     try:
         # Without waiting for the other end: whoever waits there is let go by the opening of ours.
         gate = Descriptor(os.open(fifo, os.O_CLOEXEC | os.O_NONBLOCK | (os.O_WRONLY if runtime == "crun" else os.O_RDONLY)))
-    except OSError:  # ENOENT: it is started already; ENXIO: its init is dead
+    except OSError as error:
+        if error.errno == ENXIO:  # nobody waits there any more, and yet it is there
+            _check_dead(init)
         return False
     with gate:
         try:
@@ -68,6 +72,7 @@ def start(fifo: str, runtime: str, init: int, timeout: float) -> Operation[bool]
             try:
                 os.write(gate.fd, b"\0")
             except BrokenPipeError:
+                _check_dead(init)
                 return False
         else:
             deadline, ready = deadline_in(timeout), set[int]()
@@ -76,10 +81,18 @@ def start(fifo: str, runtime: str, init: int, timeout: float) -> Operation[bool]
                 if gate.fd not in ready and (init in ready or passed(deadline)):
                     return False
             if not os.read(gate.fd, 1):
+                _check_dead(init)
                 return False
         os.unlink(fifo)
     return True
     yield
+
+
+def _check_dead(init: int) -> None:
+    """Nobody waits at the FIFO. If init lives, somebody else has let it go and is about to remove the FIFO: the command would wait there for
+    ever."""
+    if not _ffi.poll((init,), (), 0):
+        raise ContainerStateError("somebody else starts it at the same time", "running")
 
 
 class SealedCopy:
