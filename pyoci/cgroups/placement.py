@@ -302,7 +302,7 @@ class Manager:
         except CgroupError as error:
             import logging
 
-            logging.getLogger("pyoci").debug("scopes of a failed create: %s", error)
+            logging.getLogger("pyoci").debug("scopes of a failed create: %s", str(error))
 
     def cannot(self, error: CgroupError) -> None:
         """The fallback: conmon stays where the caller is, and that is said once. With ``strict`` it is an error."""
@@ -312,7 +312,7 @@ class Manager:
             import logging
 
             self._warned = True
-            logging.getLogger("pyoci").warning("%s; not said again for this OCIRuntime", error)
+            logging.getLogger("pyoci").warning("%s; not said again for this OCIRuntime", str(error))  # a record that is kept would keep its frames
 
 
 def _with_parents(mount: str, path: str) -> list[str]:
