@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,9 +95,7 @@ def _as_user(host: Host, command: Sequence[str]) -> int:
 
 def _become_user() -> dict[str, str]:
     """An account that only this machine knows, with subordinate ids; what it must read is shown where root's home hides it."""
-    show(str(ROOT), sys.base_prefix)
-    for path in ("/run", "/tmp"):
-        machine.mount("tmpfs", path, "mode=0755" if path == "/run" else "mode=1777")
+    show(str(ROOT), sys.base_prefix, replaced={"/run": "mode=0755", "/tmp": "mode=1777"})
     home, runtime = f"/run/home/{USER}", f"/run/user/{USER_ID}"
     for directory in (home, runtime):
         os.makedirs(directory)
@@ -125,16 +123,18 @@ def _become_user() -> dict[str, str]:
     return kept | mine | {"HYPOTHESIS_STORAGE_DIRECTORY": f"{home}/hypothesis", "PYTEST_ADDOPTS": f"-o cache_dir={home}/pytest"}
 
 
-def show(*paths: str) -> None:
-    """Makes these reachable for everybody, at their places: of a directory above them that others may not enter, only they are shown."""
-    closed: dict[str, list[tuple[str, int]]] = {}
+def show(*paths: str, replaced: Mapping[str, str] | None = None) -> None:
+    """Makes these reachable for everybody, at their places: of a directory above them that others may not enter, only they are shown.
+    ``replaced``: directories that get a tmpfs with these options in any case."""
+    options = replaced or {}
+    closed: dict[str, list[tuple[str, int]]] = {top: [] for top in options}
     for path in paths:
         above = [str(parent) for parent in reversed(Path(path).parents)]
-        top = next((parent for parent in above if not os.stat(parent).st_mode & 0o001), None)
+        top = next((parent for parent in above if parent in options or not os.stat(parent).st_mode & 0o001), None)
         if top is not None:
             closed.setdefault(top, []).append((path, os.open(path, os.O_PATH)))
     for top, shown in closed.items():
-        machine.mount("tmpfs", top, "mode=0755")
+        machine.mount("tmpfs", top, options.get(top, "mode=0755"))
         for path, fd in shown:
             os.makedirs(path, exist_ok=True)
             machine.bind(f"/proc/self/fd/{fd}", path)

@@ -10,9 +10,10 @@ import pytest
 
 from pyoci import execs, sessions, spec
 from pyoci.errors import ContainerNotFound, InvalidID, InvalidOption, InvalidSpec, SessionExists
-from pyoci.process import Process
+from pyoci.process import Process, ended
 from pyoci.runtimes import Runtime, parse_log
 from pyoci.sessions import Session
+from pyoci.waiting import deadline_in, drive
 
 
 def process_of(life: Any, args: Any, **options: Any) -> Any:
@@ -165,4 +166,5 @@ def test_a_runtime_is_known_by_its_command_line(life: Any) -> None:
         assert [process.pid for process in found.members()] == [program]
         running.signal(9)
         runtime.kill()
+        assert drive(ended(running, deadline_in(20)))
     assert sessions.recorded(life) == []
