@@ -16,6 +16,7 @@ from typing import Self
 
 import pyoci
 from pyoci import rootfs, spec
+from tests.containers import FOREVER, ready
 
 # Prints the monotonic time, in nanoseconds, at which FILE appeared in DIRECTORY.
 FILE_WITNESS = """
@@ -95,9 +96,12 @@ class Witness:
         self._process.communicate()
 
 
-def _lateness(container: pyoci.Container, witness: Witness) -> float:
-    """Seconds from what the witness saw to the return of wait(); the container is deleted then."""
-    container.wait(60)
+def _lateness(container: pyoci.Container, witness: Witness, told: Callable[[], object] | None = None) -> float:
+    """Seconds from what the witness saw to the return of wait(), or of another call that tells the end; the container is deleted then."""
+    if told is None:
+        container.wait(60)
+    else:
+        told()
     returned = time.monotonic_ns()
     late = (returned - int(witness.answer())) / 1e9
     container.delete()
@@ -114,6 +118,21 @@ def exit_file(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None]) -
             witness.ask(container.id)
             container.start()
             late.append(_lateness(container, witness))
+            step()
+    return median(late)
+
+
+def stop(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None]) -> float:
+    """The median of the seconds from the exit file's appearance to the return of stop(), for a container that obeys TERM."""
+    config = spec.build(FOREVER, rootfs=rootfs.builtin(), read_only=True)
+    late = []
+    with Witness(FILE_WITNESS, f"{runtime.state_dir}/exits") as witness:
+        for _ in range(count):
+            container = runtime.create(config)
+            witness.ask(container.id)
+            container.start()
+            ready(container)
+            late.append(_lateness(container, witness, container.stop))
             step()
     return median(late)
 

@@ -161,8 +161,9 @@ def measure(name: str, lives: int, quick: bool, counts: Sequence[int], state_dir
     result: dict[str, Any] = {"lives": lives, "one at a time": summary(rows), "own processor time": cpu, "failed": failed}
     result["several at once"] = several_at_once(runtime, lives // 2 if quick else lives, other is not None and other.name not in failed, counts)
     ends = max(lives // 4, 5)
-    progress = Progress("how soon an end is told", 2 * ends)
+    progress = Progress("how soon an end is told", 3 * ends)
     result["exit file to wait"] = latency.exit_file(runtime, ends, progress.step)
+    result["exit file to stop"] = latency.stop(runtime, ends, progress.step)
     result["death to wait without conmon"] = latency.conmon_killed(runtime, ends, progress.step)
     return result
 

@@ -85,6 +85,7 @@ def _show_runtime(name: str, result: dict[str, Any]) -> None:
             print(f"{what} to the floor" + _against(alone[way]["total"]["p50"] / floor, targets[name], "×"))
             print(f"own processor time per container: floor {cpu['floor'] * 1e3:.2f} ms, {what}" + _against(cpu[way] * 1e3, 0.6, "ms"))
     print("exit file to the return of wait()" + _against(result["exit file to wait"] * 1e3, 1, "ms"))
+    print("exit file to the return of stop()" + _against(result["exit file to stop"] * 1e3, 2, "ms"))
     print("init's death to the return of wait(), conmon killed" + _against(result["death to wait without conmon"] * 1e3, 5, "ms"))
     print(f"\n{name}, several at once, containers per second")
     ways = ("pyoci", "direct", "floor", "podman run")

@@ -340,6 +340,8 @@ def test_keyboard_interrupt_in_wait_leaves_a_usable_container(runtime: pyoci.OCI
 
 
 @pytest.mark.interrupted
+# Python ignores an interrupt that comes while an object is being given up, and says so.
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # a file of which nobody has taken hold yet
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.003, 0.006, 0.01, 0.02])
 def test_keyboard_interrupt_in_create_leaves_nothing(runtime: pyoci.OCIRuntime, build: Build, delay: float) -> None:
