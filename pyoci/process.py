@@ -146,6 +146,8 @@ class Process:
         told = _ffi.pidfd_exit_info(self._struct.pidfd)  # reaped meanwhile: then the number may already be another's
         if told is not None or stat is None or stat.state not in "ZX" or stat.exit_code is None or not self.signal(0):
             return told
+        if stat.exit_code == 0 and not _sees_exit_codes():
+            return None
         return (-1, stat.exit_code & 0x7F) if stat.exit_code & 0x7F else (stat.exit_code >> 8 & 0xFF, 0)
 
     def inode(self) -> int:
@@ -160,6 +162,19 @@ class Process:
 
     def __del__(self) -> None:
         self.close()
+
+
+_sees: bool | None = None
+
+
+def _sees_exit_codes() -> bool:
+    """With CAP_SYS_PTRACE. To others the kernel may show a 0 in the stat file of a process that is not theirs, as of one in a user namespace."""
+    global _sees
+    if _sees is None:
+        with open("/proc/self/status", "rb") as file:
+            effective = next((line for line in file if line.startswith(b"CapEff:")), b"CapEff: 0")
+        _sees = bool(int(effective.split()[1], 16) >> 19 & 1)
+    return _sees
 
 
 class Stat:
