@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import os
 from errno import ENXIO
-from fcntl import LOCK_EX, LOCK_NB, fcntl, flock
+from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, LOCK_EX, LOCK_NB, fcntl, flock
 
-from pyoci import _ffi
+from pyoci import _ffi, selinux
 from pyoci.errors import ContainerStateError, InvalidOption
 from pyoci.process import Descriptor
 from pyoci.waiting import Wait, deadline_in, passed
@@ -32,10 +32,8 @@ if TYPE_CHECKING:
 ALL: frozenset[str] = frozenset(("start", "delete", "memfd"))
 KNOWN = ("crun", "runc")
 """The runtimes whose ways are known; any other gets the plain commands."""
-SELINUX = "/sys/fs/selinux/enforce"
 MFD_EXEC = 0x10  # Linux 6.3
-F_ADD_SEALS = 1033
-SEALS = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE
+SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 
 
 def chosen(wanted: bool | Iterable[Shortcut], runtime: str, *, plain: bool) -> frozenset[str]:
@@ -46,7 +44,7 @@ def chosen(wanted: bool | Iterable[Shortcut], runtime: str, *, plain: bool) -> f
         raise InvalidOption(f"shortcuts must be True, False or some of {', '.join(sorted(ALL))}, not {wanted!r}")
     if os.path.basename(runtime) not in KNOWN or not plain:
         return frozenset()
-    if os.path.basename(runtime) != "crun" or os.geteuid() != 0 or os.path.exists(SELINUX):
+    if os.path.basename(runtime) != "crun" or os.geteuid() != 0 or selinux.enabled():
         return names - {"memfd"}
     return names
 
@@ -85,7 +83,6 @@ def start(fifo: str, runtime: str, init: int, timeout: float) -> Operation[bool]
                 return False
         os.unlink(fifo)
     return True
-    yield
 
 
 def _check_dead(init: int) -> None:
