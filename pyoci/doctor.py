@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from pyoci import cgroups, conmon, rootfs, rootless, runtimes
+from pyoci import cgroups, conmon, process, rootfs, rootless, runtimes
 from pyoci.errors import Error, text
 
 TYPE_CHECKING = False
@@ -62,7 +62,7 @@ def _system() -> Check:
 
 def _privileges() -> Check:
     if os.geteuid() == 0:
-        if not runtimes.has_capability(CAP_SYS_ADMIN):
+        if not process.has_capability(CAP_SYS_ADMIN):
             fix = "run outside of the container that this probably is, or give it the capability (docker run --privileged)"
             return Check("privileges", MISSING, "root, without CAP_SYS_ADMIN", fix)
         return Check("privileges", OK, "root")

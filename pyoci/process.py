@@ -26,6 +26,7 @@ STDERR_LIMIT = 1024 * 1024
 """What a tool can say; a write that would go beyond is refused whole, so there is more room than is kept."""
 STDERR_KEPT = 64 * 1024
 STDOUT_LIMIT = 4 * 1024 * 1024
+CAP_SYS_PTRACE = 19
 KILL_GRACE = 2.0
 """Seconds in which a process that was sent SIGKILL is expected to be gone; longer means uninterruptible sleep (D state)."""
 
@@ -164,16 +165,21 @@ class Process:
         self.close()
 
 
+def has_capability(capability: int) -> bool:
+    """In our effective set (capabilities(7))."""
+    with open("/proc/self/status", "rb") as file:
+        effective = next((line for line in file if line.startswith(b"CapEff:")), b"CapEff: 0")
+    return bool(int(effective.split()[1], 16) >> capability & 1)
+
+
 _sees: bool | None = None
 
 
 def _sees_exit_codes() -> bool:
-    """With CAP_SYS_PTRACE. To others the kernel may show a 0 in the stat file of a process that is not theirs, as of one in a user namespace."""
+    """To others the kernel may show a 0 in the stat file of a process that is not theirs, as of one in a user namespace. Asked once."""
     global _sees
     if _sees is None:
-        with open("/proc/self/status", "rb") as file:
-            effective = next((line for line in file if line.startswith(b"CapEff:")), b"CapEff: 0")
-        _sees = bool(int(effective.split()[1], 16) >> 19 & 1)
+        _sees = has_capability(CAP_SYS_PTRACE)
     return _sees
 
 

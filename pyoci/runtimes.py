@@ -10,7 +10,7 @@ import stat
 from pyoci import cgroups
 from pyoci.errors import ExecutableError, NoRuntime, ProtocolError, text
 from pyoci.exits import read_small
-from pyoci.process import STDERR_KEPT, invoke
+from pyoci.process import STDERR_KEPT, has_capability, invoke
 from pyoci.waiting import drive
 
 TYPE_CHECKING = False
@@ -219,13 +219,6 @@ def ask_version(path: str, env: tuple[bytes, int]) -> Operation[tuple[int, ...] 
     """What ``--version`` of a runtime or of conmon says; None when that is no version."""
     output = yield from invoke(f"asking {path} for its version", path, [path, "--version"], env, PROBE_TIMEOUT, stdout=True)
     return parse_version(output.stdout)
-
-
-def has_capability(capability: int) -> bool:
-    """In our effective set (capabilities(7))."""
-    with open("/proc/self/status", "rb") as file:
-        effective = re.search(rb"^CapEff:\s*([0-9a-f]+)", file.read(), re.MULTILINE)
-    return effective is not None and bool(int(effective.group(1), 16) >> capability & 1)
 
 
 _chosen: dict[tuple[str, tuple[str, ...]], str] = {}

@@ -140,7 +140,7 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(state_dir: str, monkeypat
 
 @pytest.mark.root
 def test_doctor_misses_a_capability(state_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyoci.runtimes.has_capability", lambda capability: False)
+    monkeypatch.setattr("pyoci.process.has_capability", lambda capability: False)
     from pyoci.doctor import examine
 
     checks = {check.name: check for check in examine(state_dir)}
