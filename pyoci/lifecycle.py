@@ -25,6 +25,7 @@ from pyoci.errors import (
     said,
 )
 from pyoci.exits import ExitStatus, combine, parse_exit_file, read_small
+from pyoci.observing import observed
 from pyoci.options import DIRECT, Options
 from pyoci.process import (
     KILL_GRACE,
@@ -272,6 +273,10 @@ class Life:
             raise ContainerInherited(f"cannot {verb} {self.id!r} in a forked child by its parent's object; load it: Container.load({self.id!r})")
 
 
+def _about(life: Life, *_: object, **__: object) -> tuple[str, str]:
+    return life.id, life.host.runtime.name
+
+
 # --- create -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -288,6 +293,7 @@ def record_of(host: Host, id: str, template: Template, options: Options, place: 
     }
 
 
+@observed("create", lambda host, id, *_: (id, host.runtime.name))
 def create(host: Host, id: str, template: Template, options: Options, deadline: int = NEVER) -> Operation[Life]:
     """Creates a container: afterwards it is "created", held by a conmon of its own.
 
@@ -599,6 +605,7 @@ def _pid(life: Life) -> int:
     return life.init.pid if life.init is not None else 0
 
 
+@observed("start", _about)
 def start(life: Life) -> Operation[None]:
     """Starts what was created. Raises ContainerStateError when it is not in state "created"."""
     life.check_own("start")
@@ -623,6 +630,7 @@ def _can_start_alone(life: Life) -> bool:
     return "start" in life.host.shortcuts and "poststart" not in life.hooks and life.notify_socket is None
 
 
+@observed("wait", lambda life, *_: _about(life) if life.status is None else None)
 def wait(life: Life, timeout: float | None) -> Operation[ExitStatus]:
     """Waits for the end of the container's init, by its pidfd. Raises Timeout. After the end, conmon gets a moment to write its exit file;
     the code does not depend on it where the kernel tells it."""
@@ -765,6 +773,7 @@ def _switch(life: Life, verb: str, before: str, wanted: str) -> Operation[None]:
         raise
 
 
+@observed("delete", _about)
 def delete(life: Life, force: bool) -> Operation[None]:
     """Removes an ended container: from the runtime, its cgroups, its files. With ``force`` a living one is killed first. Raises
     ContainerStateError for a living one, or while somebody else deletes it; ContainerNotFound when it is gone already."""

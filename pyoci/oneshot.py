@@ -12,6 +12,7 @@ from time import perf_counter_ns
 
 from pyoci import ids, lifecycle, rootfs, runtimes, spec
 from pyoci.errors import CreateError, Error, InvalidOption, OutputTooLong, Timeout
+from pyoci.observing import observed
 from pyoci.process import Descriptor
 from pyoci.runtime import RuntimeBase
 from pyoci.streams import DEVNULL, PIPE, STDOUT, Pump, descriptor, near, pipe
@@ -292,6 +293,7 @@ def _rootfs(given: str | os.PathLike[str] | None) -> str:
     return rootfs.builtin() if given is None else os.path.abspath(os.fspath(given))
 
 
+@observed("run", lambda host, _, __, id, *___: (id, host.runtime.name))
 def _operation(
     host: Host,
     args: list[str],

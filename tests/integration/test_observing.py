@@ -1,0 +1,168 @@
+"""What is told of containers: to an observer, as OpenTelemetry's spans, as Prometheus' metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+from prometheus_client import CollectorRegistry
+
+import pyoci
+import pyoci.aio
+from pyoci import observing, otel, prometheus
+from pyoci.observing import Step
+from tests.containers import Build
+
+pytestmark = pytest.mark.once
+
+
+class Seen(list[tuple[str, str, str]]):
+    """(what, step, id) in their order."""
+
+    def __call__(self, step: Step) -> Any:
+        self.append(("begins", step.name, step.id))
+        return lambda _, error: self.append(("ends" if error is None else type(error).__name__, step.name, step.id))
+
+
+@pytest.fixture
+def seen() -> Iterator[Seen]:
+    seen = Seen()
+    end = observing.observe(seen)
+    yield seen
+    end()
+
+
+def test_run_holds_the_other_steps(runtime: pyoci.OCIRuntime, seen: Seen) -> None:
+    pyoci.run(["true"], runtime=runtime, id="a")
+    steps = [("begins", "run")]
+    for step in ("create", "start", "wait", "delete"):
+        steps += [("begins", step), ("ends", step)]
+    assert [(what, step) for what, step, _ in seen] == [*steps, ("ends", "run")]
+    assert {id for _, _, id in seen} == {"a"}
+
+
+def test_steps_of_a_container(runtime: pyoci.OCIRuntime, build: Build, seen: Seen) -> None:
+    with runtime.create(build("sleep", "100"), id="b") as container:
+        container.start()
+        with pytest.raises(pyoci.Timeout):
+            container.wait(0.01)
+        container.stop(0)
+        container.wait()  # tells it once more, and is no step
+    ends = [(what, step) for what, step, _ in seen if what != "begins"]
+    assert ends == [("ends", "create"), ("ends", "start"), ("Timeout", "wait"), ("ends", "wait"), ("ends", "delete")]
+
+
+def test_a_failed_step_is_told(runtime: pyoci.OCIRuntime, build: Build, seen: Seen) -> None:
+    with pytest.raises(pyoci.CreateError):
+        runtime.create(build("/nonexistent"), id="c")
+    with pytest.raises(pyoci.RunTimeout):
+        asyncio.run(pyoci.aio.run(["sleep", "100"], runtime=pyoci.aio.OCIRuntime(runtime.name, state_dir=runtime.state_dir), timeout=0.2, id="d"))
+    assert ("CreateError", "create", "c") in seen
+    assert seen[-1] == ("RunTimeout", "run", "d")
+
+
+def test_an_observer_that_fails_disturbs_nothing(runtime: pyoci.OCIRuntime, seen: Seen, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(step: Step) -> Any:
+        raise ValueError("of the observer")
+
+    end = observing.observe(fail)
+    try:
+        assert pyoci.run(["true"], runtime=runtime).returncode == 0
+    finally:
+        end()
+    assert len([record for record in caplog.records if record.name == "pyoci"]) == 5
+    assert len(seen) == 10
+    assert pyoci.run(["true"], runtime=runtime).returncode == 0
+    assert len(caplog.records) == 5
+
+
+@pytest.fixture
+def spans() -> Iterator[InMemorySpanExporter]:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    end = otel.instrument(provider)
+    yield exporter
+    end()
+    provider.shutdown()
+
+
+def by_name(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:
+    return {span.name: span for span in spans.get_finished_spans()}
+
+
+def test_spans_of_a_run(runtime: pyoci.OCIRuntime, spans: InMemorySpanExporter) -> None:
+    with pyoci.Launcher(runtime=runtime) as pool:
+        assert pool.submit(["sh", "-c", "exit 3"], id="a").result().returncode == 3
+    found = by_name(spans)
+    assert set(found) == {f"pyoci.{step}" for step in ("run", "create", "start", "wait", "delete")}
+    whole = found.pop("pyoci.run")
+    assert {span.parent.span_id if span.parent else None for span in found.values()} == {whole.context.span_id}
+    assert whole.parent is None
+    assert whole.attributes is not None
+    expected = {"container.id": "a", "container.runtime.name": runtime.name, "pyoci.exit_code": 3, "pyoci.oom_killed": False}
+    assert dict(whole.attributes) == expected
+    assert whole.status.status_code is StatusCode.UNSET
+
+
+def test_spans_hold_the_error(runtime: pyoci.OCIRuntime, spans: InMemorySpanExporter) -> None:
+    with pytest.raises(pyoci.RunTimeout):
+        pyoci.run(["sleep", "100"], runtime=runtime, timeout=0.2)
+    whole = by_name(spans)["pyoci.run"]
+    assert whole.status.status_code is StatusCode.ERROR
+    assert whole.events[0].attributes is not None
+    assert whole.events[0].attributes["exception.type"] == "pyoci.oneshot.RunTimeout"
+
+
+def test_spans_are_below_the_callers(runtime: pyoci.OCIRuntime, build: Build) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    end = otel.instrument(provider)
+    try:
+        with provider.get_tracer("tests").start_as_current_span("caller") as caller, runtime.create(build("true")):
+            pass
+    finally:
+        end()
+        provider.shutdown()
+    parents = {span.name: span.parent.span_id if span.parent else None for span in exporter.get_finished_spans()}
+    assert parents["pyoci.create"] == parents["pyoci.delete"] == caller.get_span_context().span_id
+
+
+def test_metrics(runtime: pyoci.OCIRuntime) -> None:
+    registry = CollectorRegistry()
+    metrics = prometheus.instrument(registry)
+    try:
+        with pyoci.Launcher(runtime=runtime, progress=metrics.progress("pool")) as pool:
+            jobs: list[Any] = [["true"], ["false"], pyoci.Job(["sleep", "100"], timeout=0.2), pyoci.Job(["true"], rootfs="/nonexistent")]
+            list(pool.map(jobs, return_exceptions=True))
+    finally:
+        metrics.close()
+    pyoci.run(["true"], runtime=runtime)  # is counted no more
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(name, {"runtime": runtime.name, **labels})
+
+    assert value("pyoci_containers_started_total") == 3
+    assert value("pyoci_failures_total", step="run", error="RunTimeout") == 1
+    assert value("pyoci_step_seconds_count", step="create") == 3
+    assert value("pyoci_steps_in_progress", step="run") == 0
+    assert registry.get_sample_value("pyoci_launcher_containers", {"launcher": "pool", "state": "running"}) == 0
+    with pytest.raises(ValueError, match="pyoci"):
+        prometheus.instrument(registry)
+
+
+@pytest.mark.root
+def test_metrics_of_memory(runtime: pyoci.OCIRuntime, has_controller: Any) -> None:
+    has_controller("memory")
+    registry = CollectorRegistry()
+    metrics = prometheus.instrument(registry)
+    try:
+        assert pyoci.run(["sh", "-c", "x=x; while :; do x=$x$x; done"], runtime=runtime, memory="16M").oom_killed
+    finally:
+        metrics.close()
+    assert registry.get_sample_value("pyoci_containers_oom_killed_total", {"runtime": runtime.name}) == 1
