@@ -6,7 +6,7 @@ from pathlib import Path
 from cffi import FFI
 
 CSRC = Path(__file__).parent / "csrc"
-SOURCES = ("cgroups.c", "files.c", "io.c", "mount_thread.c", "pidfd.c", "spawn.c", "spawn_child.c")
+SOURCES = ("cgroups.c", "files.c", "io.c", "mount_thread.c", "network.c", "pidfd.c", "spawn.c", "spawn_child.c", "thread.c")
 
 
 def declarations() -> str:

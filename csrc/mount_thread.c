@@ -2,24 +2,20 @@
  * mount_thread.c: starting a program from a mount namespace of its own, on a thread that lives for nothing else.
  *
  * After unshare(CLONE_NEWNS) a thread has a file system context of its own (CLONE_FS is implied) and cannot be given the process's back, so it
- * must never run anything else: it is made here, never sees Python, and ends when the program runs or a step has failed. The namespace then
+ * must never run anything else (thread.c): it ends when the program runs or a step has failed. The namespace then
  * belongs to the program and to its children alone; when the last of them has ended, or at once if there is none, the kernel takes it down
  * with all its mounts. No other thread, and nothing outside, ever sees one of them.
  */
 #define _GNU_SOURCE
 #include "fail.h"
 #include "syscalls.h"
+#include "thread.h"
 
-#include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-
-/* Only touched pages count. What a thread needs besides its frames is the C library's and the sanitizers' (thread-local storage). */
-enum { THREAD_STACK = 512 * 1024 };
 
 struct job {
     const struct po_mounts *mounts;
@@ -81,21 +77,6 @@ static void *run(void *argument) {
 
 int po_spawn_in_mounts(const struct po_mounts *mounts, const struct po_spawn *what, struct po_process *ret_process, struct po_error *ret_error) {
     struct job job = {.mounts = mounts, .what = what, .ret_process = ret_process, .ret_error = ret_error};
-    /* The new thread inherits the mask: no handler of the caller's ever runs on it, whose working directory and mounts are not the process's. */
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_attr_t attributes;
-    pthread_t thread;
-    int err = pthread_attr_init(&attributes);
-    if (err)
-        return fail(ret_error, err, PO_STAGE_THREAD, "");
-    pthread_attr_setstacksize(&attributes, THREAD_STACK);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    err = pthread_create(&thread, &attributes, run, &job);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&attributes);
-    if (err)
-        return fail(ret_error, err, PO_STAGE_THREAD, "");
-    pthread_join(thread, NULL);
-    return job.result;
+    int result = on_a_thread(run, &job, ret_error);
+    return result < 0 ? result : job.result;
 }

@@ -30,14 +30,22 @@ enum po_stage {
     PO_STAGE_EXEC,           /* execve; path is set */
     PO_STAGE_CGROUP_MAKE,    /* cgroups.c, with the path: mkdir of a cgroup */
     PO_STAGE_CGROUP_CPUSET,  /* copying cpuset.cpus and cpuset.mems from its parent */
-    PO_STAGE_THREAD,         /* mount_thread.c: making the thread */
+    PO_STAGE_THREAD,         /* thread.c: making the thread */
     PO_STAGE_UNSHARE,        /* unshare(CLONE_NEWNS) */
     PO_STAGE_PLACE,          /* mkdir of the place; path is set, as for all that follow */
     PO_STAGE_PROPAGATION,    /* keeping what is mounted on the place in the namespace */
     PO_STAGE_RUN_DIRECTORY,  /* mounting the run directory on the place */
     PO_STAGE_TARGET,         /* mkdir of the target */
     PO_STAGE_REMOVE,         /* files.c: removing; path is the name in its directory */
-    PO_STAGE_BIND            /* binding the source to the target; path is the source */
+    PO_STAGE_BIND,           /* binding the source to the target; path is the source */
+    PO_STAGE_NETWORK,        /* network.c: unshare(CLONE_NEWNET) */
+    PO_STAGE_LOOPBACK,       /* setting lo up */
+    PO_STAGE_WATCH,          /* opening what tells that something was changed in the namespace */
+    PO_STAGE_NAMES,          /* making the directory of the names; path is set */
+    PO_STAGE_NAME,           /* binding the namespace to its name; path is set */
+    PO_STAGE_UNNAME,         /* taking a name away; path is set */
+    PO_STAGE_ENTER,          /* setns to a network namespace */
+    PO_STAGE_SOCKET          /* opening a socket in it */
 };
 
 /* What failed: a positive errno, the step, and the path it was about (cut to fit, empty if none). */
@@ -78,6 +86,17 @@ struct po_mounts {
     uint32_t gid;
 };
 
+/*
+ * A network namespace, and what tells whether somebody has changed anything in it: netlink sockets in it, to which the kernel sends each change of
+ * links, addresses, routes, rules and nftables (filter is -1 where the kernel has none), and an open file of its counts of sockets.
+ */
+struct po_network {
+    int32_t namespace;
+    int32_t route;
+    int32_t filter;
+    int32_t sockstat;
+};
+
 /* A child of ours: the pidfd is the identity, the number is for messages and for /proc. */
 struct po_process {
     int32_t pid;
@@ -102,6 +121,13 @@ int po_spawn(const struct po_spawn *what, struct po_process *ret_process, struct
 
 /* mount_thread.c */
 int po_spawn_in_mounts(const struct po_mounts *mounts, const struct po_spawn *what, struct po_process *ret_process, struct po_error *ret_error);
+
+/* network.c */
+int po_network_make(const char *name, struct po_network *ret_network, struct po_error *ret_error);
+int po_network_names(const char *directory, struct po_error *ret_error);
+int po_network_unname(const char *path, struct po_error *ret_error);
+int po_network_is_changed(const struct po_network *network);
+int po_network_socket(int32_t network, int32_t family, int32_t type, int32_t protocol, int32_t *ret_fd, struct po_error *ret_error);
 
 /* pidfd.c */
 int po_pidfd_open(int32_t pid, int32_t *ret_pidfd);

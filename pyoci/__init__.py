@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pyoci import aio as aio
     from pyoci import errors as errors
     from pyoci import spec as spec
+    from pyoci.bridges import Bridge as Bridge
     from pyoci.container import Container as Container
     from pyoci.container import ExecSession as ExecSession
     from pyoci.errors import (
@@ -61,6 +62,9 @@ if TYPE_CHECKING:
         InvalidSpec as InvalidSpec,
     )
     from pyoci.errors import (
+        NetworkError as NetworkError,
+    )
+    from pyoci.errors import (
         NoCgroup as NoCgroup,
     )
     from pyoci.errors import (
@@ -92,6 +96,8 @@ if TYPE_CHECKING:
     from pyoci.launcher import Launcher as Launcher
     from pyoci.launcher import LaunchFuture as LaunchFuture
     from pyoci.launcher import Progress as Progress
+    from pyoci.networks import NetworkNamespace as NetworkNamespace
+    from pyoci.networks import NetworkPool as NetworkPool
     from pyoci.oneshot import CompletedProcess as CompletedProcess
     from pyoci.oneshot import RunFailed as RunFailed
     from pyoci.oneshot import RunTimeout as RunTimeout
@@ -108,6 +114,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "bridges": ("Bridge",),
     "container": ("Container", "ExecSession"),
     "errors": (
         "CgroupError",
@@ -125,6 +132,7 @@ _HOMES = {
         "InvalidID",
         "InvalidOption",
         "InvalidSpec",
+        "NetworkError",
         "NoCgroup",
         "NoRuntime",
         "OutputTooLong",
@@ -137,6 +145,7 @@ _HOMES = {
     ),
     "exits": ("ExitStatus",),
     "launcher": ("Job", "LaunchFuture", "Launcher", "Progress"),
+    "networks": ("NetworkNamespace", "NetworkPool"),
     "oneshot": ("CompletedProcess", "RunFailed", "RunTimeout", "run"),
     "runtime": ("OCIRuntime",),
     "several": ("ALL_COMPLETED", "FIRST_COMPLETED", "wait"),

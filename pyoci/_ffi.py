@@ -6,7 +6,7 @@ import errno
 import os
 
 from pyoci._native import ffi, lib
-from pyoci.errors import InvalidOption, SpawnError
+from pyoci.errors import InvalidOption, NetworkError, SpawnError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,19 +33,32 @@ _STAGES: dict[int, str] = {
     lib.PO_STAGE_EXEC: "executing",
     lib.PO_STAGE_CGROUP_MAKE: "making the cgroup",
     lib.PO_STAGE_CGROUP_CPUSET: "copying the cpuset of the parent",
-    lib.PO_STAGE_THREAD: "making the thread of the mount namespace",
+    lib.PO_STAGE_THREAD: "making a thread",
     lib.PO_STAGE_UNSHARE: "making a mount namespace",
     lib.PO_STAGE_PLACE: "making the place of the run directory",
     lib.PO_STAGE_PROPAGATION: "stopping the propagation of mounts",
     lib.PO_STAGE_RUN_DIRECTORY: "mounting the run directory",
     lib.PO_STAGE_TARGET: "making the mount point",
     lib.PO_STAGE_BIND: "binding",
+    lib.PO_STAGE_NETWORK: "making a network namespace",
+    lib.PO_STAGE_LOOPBACK: "setting the loopback of a network namespace up",
+    lib.PO_STAGE_WATCH: "watching a network namespace",
+    lib.PO_STAGE_NAMES: "making the directory of network namespaces",
+    lib.PO_STAGE_NAME: "naming a network namespace",
+    lib.PO_STAGE_UNNAME: "removing the network namespace",
+    lib.PO_STAGE_ENTER: "entering a network namespace",
+    lib.PO_STAGE_SOCKET: "opening a socket in a network namespace",
 }
 _HINTS: dict[tuple[int, int], str] = {
     (lib.PO_STAGE_UNSHARE, errno.EPERM): "this needs CAP_SYS_ADMIN",
     (lib.PO_STAGE_UNSHARE, errno.ENOSPC): "the limit in /proc/sys/user/max_mnt_namespaces is reached",
     (lib.PO_STAGE_UNSHARE, errno.EINVAL): "this kernel has no mount namespaces",
     (lib.PO_STAGE_UNSHARE, errno.ENOSYS): "this kernel, or a seccomp filter, has no unshare",
+    (lib.PO_STAGE_NETWORK, errno.EPERM): "this needs CAP_SYS_ADMIN",
+    (lib.PO_STAGE_NETWORK, errno.ENOSPC): "the limit in /proc/sys/user/max_net_namespaces is reached",
+    (lib.PO_STAGE_NETWORK, errno.EINVAL): "this kernel has no network namespaces",
+    (lib.PO_STAGE_NETWORK, errno.ENOSYS): "this kernel, or a seccomp filter, has no unshare",
+    (lib.PO_STAGE_NAMES, errno.EPERM): "this needs CAP_SYS_ADMIN",
 }
 
 
@@ -105,11 +118,15 @@ def spawn(
         paths = [ffi.from_buffer(block((each,), "path")[0]) for each in (mounts.place, mounts.source, mounts.target)]
         result = lib.po_spawn_in_mounts(ffi.new("struct po_mounts *", (*paths, mounts.uid, mounts.gid)), what, ret_process, error)
     if result < 0:
-        stage = _STAGES.get(error.stage, f"stage {error.stage}")
-        hint = _HINTS.get((error.stage, error.err))
-        why = f"{os.strerror(error.err)}{f' ({hint})' if hint else ''}"
-        about = os.fsdecode(ffi.string(error.path)) or None
+        stage, why, about = _explained(error)
         raise SpawnError(error.err, f"starting {path}: {stage}: {why}", about, stage)
+
+
+def _explained(error: Any) -> tuple[str, str, str | None]:
+    """The step, why it failed, and the path it was about, if any."""
+    hint = _HINTS.get((error.stage, error.err))
+    why = f"{os.strerror(error.err)}{f' ({hint})' if hint else ''}"
+    return _STAGES.get(error.stage, f"stage {error.stage}"), why, os.fsdecode(ffi.string(error.path)) or None
 
 
 def new_process() -> Any:
@@ -182,6 +199,48 @@ def cgroups_remove(directories: Sequence[str]) -> list[int]:
     joined, count = block(directories, "cgroups")
     errors = ffi.new("int32_t[]", count)
     return list(errors) if lib.po_cgroups_remove(joined, count, errors) else []
+
+
+def _network_call(result: int, error: Any) -> None:
+    if result < 0:
+        step, why, path = _explained(error)
+        raise NetworkError(error.err, f"{step}{f' {path}' if path else ''}: {why}", path)
+
+
+def new_network() -> Any:
+    """A struct po_network that says "none": all -1."""
+    return ffi.new("struct po_network *", (-1, -1, -1, -1))
+
+
+def network_make(ret_network: Any, name: str | None = None) -> None:
+    """Makes a network namespace and writes its descriptors into ``ret_network`` (``new_network()``), which the caller owns already. ``name``: the
+    path of the file that it is bound to. Raises NetworkError."""
+    error = ffi.new("struct po_error *")
+    _network_call(lib.po_network_make(ffi.NULL if name is None else os.fsencode(name), ret_network, error), error)
+
+
+def network_names(directory: str) -> None:
+    """Makes the directory of network namespaces' names, a shared mount. Raises NetworkError."""
+    error = ffi.new("struct po_error *")
+    _network_call(lib.po_network_names(os.fsencode(directory), error), error)
+
+
+def network_unname(path: str) -> None:
+    """Takes a network namespace's name away. Raises NetworkError."""
+    error = ffi.new("struct po_error *")
+    _network_call(lib.po_network_unname(os.fsencode(path), error), error)
+
+
+def network_is_changed(network: Any) -> bool:
+    """The kernel has told of a change since the namespace was made."""
+    return bool(lib.po_network_is_changed(network))
+
+
+def network_socket(network: int, family: int, kind: int, protocol: int) -> int:
+    """A socket in a network namespace, which is given by a descriptor. Raises NetworkError."""
+    error, ret = ffi.new("struct po_error *"), ffi.new("int32_t *")
+    _network_call(lib.po_network_socket(network, family, kind, protocol, ret, error), error)
+    return int(ret[0])
 
 
 def socketpair(kind: int) -> tuple[int, int]:

@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
+    from ipaddress import IPv4Address
     from types import TracebackType
     from typing import Self, Unpack
 
@@ -65,6 +66,14 @@ class ContainerBase:
         """The pid of the container's init as this pid namespace sees it; None once it has ended."""
         init = self._life.init
         return None if init is None or self._life.has_ended() else init.pid
+
+    @property
+    def address(self) -> IPv4Address | None:
+        """Its own in the network that it was created with; None where that gives none."""
+        from ipaddress import IPv4Address
+
+        address = self._life.address
+        return None if address is None else IPv4Address(address)
 
     @property
     def conmon_pid(self) -> int | None:

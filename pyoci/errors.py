@@ -72,6 +72,10 @@ class SpawnError(Error, OSError):
         self.stage = stage
 
 
+class NetworkError(Error, OSError):
+    """A network namespace, link or address cannot be made, found, changed or removed. ``filename`` is the path it was about, if any."""
+
+
 class StateDirError(Error, OSError):
     """The state directory or a file below it cannot be made, written or read."""
 

@@ -102,6 +102,8 @@ def plan(
     if tty and (stdin not in (None, PIPE, DEVNULL) or stdout not in (None, PIPE) or stderr not in (None, STDOUT)):
         raise InvalidOption("with tty=True the program's stdio are its terminal: leave stdin, stdout and stderr out")
     _check_running(life)
+    if capabilities and life.connection is not None:
+        life.connection.is_kept = False  # what it may change there is not looked through
     # Last, because it opens descriptors; from here on the operation closes them.
     stdio = Stdio(DEVNULL, DEVNULL, DEVNULL) if tty else Stdio(stdin, stdout, stderr)
     return _start(life, id, args[0], process, stdio, fds, size if tty else None)

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from pyoci._ffi import Block
     from pyoci.execs import Model
     from pyoci.mounts import Mounts
+    from pyoci.networks import Connection
     from pyoci.options import CreateOptions
     from pyoci.process import Output
     from pyoci.runtimes import State
@@ -196,8 +197,10 @@ class Life:
     __slots__ = (
         "_generation",
         "_sync",
+        "address",
         "cgroups_path",
         "conmon",
+        "connection",
         "directory",
         "ends",
         "hooks",
@@ -239,6 +242,8 @@ class Life:
         self.model: Model | None = None  # for execs, since the first
         self.sessions: list[Session] = []  # exec sessions of this process's that have not been swept
         self.mark: tuple[int, int] | None = None
+        self.address: str | None = record.get("address")
+        self.connection: Connection | None = None  # to the network that it was created with
         self._generation = forks.generation
         # Our end of the sync pipe: conmon 2.1.6 dies of EPIPE, without an exit file, when it is closed too early.
         self._sync: Descriptor | None = None
@@ -297,8 +302,8 @@ def record_of(host: Host, id: str, template: Template, options: Options, place: 
 def create(host: Host, id: str, template: Template, options: Options, deadline: int = NEVER) -> Operation[Life]:
     """Creates a container: afterwards it is "created", held by a conmon of its own.
 
-    Raises ContainerExists, SpawnError, ConmonError, ProtocolError, CreateError, CgroupError, NoCgroup, StateDirError, Timeout. Whatever is
-    raised, nothing is left."""
+    Raises ContainerExists, SpawnError, ConmonError, ProtocolError, CreateError, CgroupError, NoCgroup, NetworkError, StateDirError, Timeout.
+    Whatever is raised, nothing is left."""
     deadline = sooner(deadline, deadline_in(host.create_timeout))
     place = host.placement.place(id, template.cgroups_path, monitored=options.monitor != DIRECT)
     if place.spec is None:
@@ -308,6 +313,8 @@ def create(host: Host, id: str, template: Template, options: Options, deadline: 
         template = template.with_root(namespace.target)
     if options.listen_names:
         template = template.with_config(activation.tell(template.config, options.listen_names))
+    if options.network is not None:
+        template.check_network()
     record = record_of(host, id, template, options, place)
     life, first, is_vacant = Life(host, id, host.store.path(id), record), Process(), False
     is_new_log = options.log_path is not None and not os.path.lexists(options.log_path)
@@ -316,14 +323,25 @@ def create(host: Host, id: str, template: Template, options: Options, deadline: 
         host.placement.check_vacant(place)
         is_vacant = True
         with Lock(life.directory, wait=True):
-            write_file(f"{life.directory}/config.json", template.config_json(place.spec))
+            network = None
+            if options.network is not None:
+                life.connection = options.network.connect()
+                network = life.connection.path
+                if life.connection.address is not None:
+                    life.address = record["address"] = str(life.connection.address.ip)
+            write_file(f"{life.directory}/config.json", template.config_json(place.spec, network))
             write_file(f"{life.directory}/record.json", json.dumps(record).encode())
             if life.is_direct:
                 from pyoci import direct
 
                 _identify(life, (yield from direct.launch(life, first, options, namespace, deadline)))
-                return life
-            return (yield from _launch(life, first, options, namespace, deadline))
+            else:
+                yield from _launch(life, first, options, namespace, deadline)
+            if life.connection is not None:
+                from pyoci.networks import leaves_as_found
+
+                life.connection.is_kept = leaves_as_found(template.config)
+            return life
     except BaseException:
         if not is_vacant:
             host.store.remove(id)  # and nothing else: who lives in that cgroup is not ours to end
@@ -343,7 +361,7 @@ def _remove_empty(path: str) -> None:
         pass
 
 
-def _launch(life: Life, first: Process, options: Options, namespace: Mounts | None, deadline: int) -> Operation[Life]:
+def _launch(life: Life, first: Process, options: Options, namespace: Mounts | None, deadline: int) -> Operation[None]:
     host = life.host
     ours, theirs = map(Descriptor, _ffi.socketpair(SOCK_STREAM))
     life._sync = ours
@@ -379,7 +397,6 @@ def _launch(life: Life, first: Process, options: Options, namespace: Mounts | No
                 raise (yield from _conmon_failed(life, exit, stderr_text))
             raise CreateError(f"creating {life.id!r}: the runtime failed, or succeeded without a pidfile, and said nothing", stderr_text)
     _identify(life, conmon.parse_sync(line, life.id))
-    return life
 
 
 def _conmon_failed(life: Life, exit: tuple[int, int], stderr: bytes) -> Operation[ConmonError]:
@@ -533,6 +550,8 @@ def _remove(life: Life) -> Operation[None]:
     remove_tree(f"{life.host.runtime.root}/{life.id}")
     life.host.store.remove(life.id)
     life.removed = True
+    if life.connection is not None:
+        life.connection.close()
     if life._sync is not None:
         life._sync.close()
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any, TypedDict, Unpack
 
     from pyoci.lifecycle import Host, Life
+    from pyoci.networks import Network
     from pyoci.options import Options
     from pyoci.templates import Template
     from pyoci.waiting import Operation
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
         pids: int | None
         cpus: float | None
         read_only: bool | None
-        network: str
+        network: str | Network | None
         id: str | None
         runtime: str | os.PathLike[str] | RuntimeBase | None
         state_dir: str | os.PathLike[str] | None
@@ -243,7 +244,7 @@ def plan(
     pids: int | None = None,
     cpus: float | None = None,
     read_only: bool | None = None,
-    network: str = "private",
+    network: str | Network | None = None,
     id: str | None = None,
     runtime: str | os.PathLike[str] | RuntimeBase | None = None,
     state_dir: str | os.PathLike[str] | None = None,
@@ -275,12 +276,14 @@ def plan(
         pids=pids,
         cpus=cpus,
         read_only=rootfs is None if read_only is None else read_only,
-        network=network,
+        network=network if isinstance(network, str) else "private",
     )
     template = prepare(config)
     # Last, because it opens descriptors; from here on the operation closes them.
     stdio = Stdio(fed, stdin, stdout, stderr, max_output)
-    how = {} if monitor is None else {"monitor": monitor}
+    how: dict[str, Any] = {} if monitor is None else {"monitor": monitor}
+    if network is not None:
+        how["network"] = None if isinstance(network, str) else network
     try:
         options = host.options(log_driver="passthrough", log_path=None, stdio=stdio.fds, **how)
     except BaseException:
@@ -395,7 +398,8 @@ def run(args: Sequence[str], **options: Unpack[RunOptions]) -> CompletedProcess:
     ``text``, ``encoding``, ``errors``: output as str. ``timeout``: seconds after which the container is killed; RunTimeout then keeps the
     output so far. ``check``: RunFailed unless the exit code is 0. ``max_output``: bytes of each stream; more ends it with OutputTooLong.
 
-    ``cwd``, ``env``, ``user``, ``mounts``, ``hostname``, ``memory``, ``pids``, ``cpus``, ``read_only``, ``network``: see ``spec.build``.
+    ``cwd``, ``env``, ``user``, ``mounts``, ``hostname``, ``memory``, ``pids``, ``cpus``, ``read_only``: see ``spec.build``. ``network``:
+    "private", "host" or a path, as there; or a ``NetworkNamespace``, a ``NetworkPool`` or a ``Bridge``; None: the runtime object's, else "private".
     ``id``, ``runtime`` (a name, a path, or an OCIRuntime), ``state_dir``: see ``OCIRuntime``. ``monitor``: "conmon" or "direct", see
     ``options.Options``; None: the runtime object's. ``on_start``: called, without arguments, when the
     container has been started.

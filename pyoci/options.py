@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, TypedDict
 
+    from pyoci.networks import Network
+
     class CreateOptions(TypedDict, total=False):
         """The options of ``OCIRuntime.create``, and, for all of its containers, of ``OCIRuntime``; ``Options`` says what each means."""
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         listen_fds: bool | Sequence[int] | Mapping[str, int]
         preserve_fds: Sequence[int]
         notify_socket: bool | str
+        network: Network | None
 
 
 NULL_STDIO = (-1, -1, -1)
@@ -68,6 +71,9 @@ class Options:
     them until it ends. ``notify_socket``: True, or the path of a socket: the runtime serves the container a socket of its own, and ``start``
     returns when READY=1 came and was passed on (sd_notify(3)); True takes this process's NOTIFY_SOCKET.
 
+    ``network``: a ``NetworkNamespace``, a ``NetworkPool`` or a ``Bridge``, into which the container goes: its spec must ask for a network namespace,
+    without a path. None: as the spec says.
+
     Not for callers of ``create``: ``stdio``, the descriptors that become conmon's own 0, 1 and 2 (-1: /dev/null).
 
     Raises InvalidOption."""
@@ -80,6 +86,7 @@ class Options:
         "log_size_max",
         "monitor",
         "mount_namespace",
+        "network",
         "no_new_keyring",
         "no_pivot",
         "notify_socket",
@@ -110,6 +117,7 @@ class Options:
         preserve_fds: Sequence[int] = (),
         notify_socket: bool | str = False,
         mount_namespace: bool | None = None,
+        network: Network | None = None,
         stdio: Sequence[int] = NULL_STDIO,
     ) -> None:
         self.stdin = stdin is True
@@ -133,6 +141,7 @@ class Options:
         self.passed_fds = open_fds("listen_fds", [fd for fd, _ in listening]) + open_fds("preserve_fds", preserve_fds)
         """What the container gets, from 3 on."""
         self.notify_socket = None if notify_socket is False else _notify_socket(notify_socket)
+        self.network = None if network is None else _network(network)
 
     def __setattr__(self, name: str, value: object) -> None:
         if hasattr(self, name):
@@ -268,6 +277,16 @@ def open_fds(name: str, fds: Sequence[int]) -> list[int]:
         except OSError as error:
             raise InvalidOption(f"{name}: {fd} is not an open descriptor: {error.strerror}") from None
     return list(fds)
+
+
+def _network(value: Network) -> Network:
+    from pyoci.networks import Network
+
+    if not isinstance(value, Network):
+        raise InvalidOption(
+            f"network must be a NetworkNamespace, a NetworkPool, a Bridge or None, not {value!r:.200}; words and paths go into the spec"
+        )
+    return value
 
 
 def _notify_socket(value: bool | str) -> str:

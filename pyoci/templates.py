@@ -13,6 +13,7 @@ from signal import SIGTERM
 from time import time_ns
 
 from pyoci import spec
+from pyoci.errors import InvalidOption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,14 +25,14 @@ KEPT = 64
 SETTLED_NS = 2_000_000_000
 """A file that was changed less than this ago may be changed again within one tick of its time stamp: it is read each time."""
 
-_MARK = f"pyoci-{os.urandom(16).hex()}"
+_CGROUP_MARK, _NETWORK_MARK = (f"pyoci-{os.urandom(16).hex()}" for _ in range(2))
 
 
 class Template:
     """``config``: the resolved spec, only to be read. ``cgroups_path``: the one that it names, if any. ``record``: what later operations must know
     of it; it goes into the container's record."""
 
-    __slots__ = ("_encoded", "_given_root", "_moved", "_root", "_working_directory", "cgroups_path", "config", "record")
+    __slots__ = ("_encoded", "_given_root", "_moved", "_networked", "_root", "_working_directory", "cgroups_path", "config", "record")
 
     def __init__(self, config: dict[str, Any], given_root: str, working_directory: str | None) -> None:
         linux = config.get("linux") or {}
@@ -45,9 +46,10 @@ class Template:
             "stop_signal": spec.signal_number(annotations.get(spec.STOP_SIGNAL) or int(SIGTERM)),
             "hooks": [stage for stage, hooks in (config.get("hooks") or {}).items() if hooks],
         }
-        marked = config if self.cgroups_path else {**config, "linux": {**linux, "cgroupsPath": _MARK}}
+        marked = config if self.cgroups_path else {**config, "linux": {**linux, "cgroupsPath": _CGROUP_MARK}}
         # In two halves where the container's cgroup is still to be told.
-        self._encoded = spec.encode(marked).split(_MARK.encode())
+        self._encoded = spec.encode(marked).split(_CGROUP_MARK.encode())
+        self._networked: list[bytes] | None = None  # the same, with a mark for the network namespace's path, once one was asked for
         self._given_root = given_root
         self._root = _identity(given_root)
         self._working_directory = working_directory
@@ -63,11 +65,22 @@ class Template:
         """One of a spec that was made from this one's."""
         return Template(config, config["root"]["path"], None)
 
-    def config_json(self, cgroups_path: str | None) -> bytes:
-        """What config.json holds for a container with this cgroup."""
-        if self.cgroups_path:
-            return self._encoded[0]
-        return (json.dumps(cgroups_path or "")[1:-1]).encode().join(self._encoded)
+    def config_json(self, cgroups_path: str | None, network: str | None = None) -> bytes:
+        """What config.json holds for a container with this cgroup, and in the network namespace with this path, if one is given."""
+        parts = self._encoded if network is None else [part.replace(_NETWORK_MARK.encode(), _inner(network)) for part in self._for_networks()]
+        return parts[0] if self.cgroups_path else _inner(cgroups_path or "").join(parts)
+
+    def check_network(self) -> None:
+        """Raises InvalidOption unless a network namespace's path can be put in: the spec asks for a new one."""
+        if not any(_is_new_network(n) for n in (self.config.get("linux") or {}).get("namespaces") or ()):
+            raise InvalidOption("network= puts a container into a network namespace: the spec must have one in linux.namespaces, without a path")
+
+    def _for_networks(self) -> list[bytes]:
+        if self._networked is None:
+            linux = self.config["linux"]
+            namespaces = [{**n, "path": _NETWORK_MARK} if _is_new_network(n) else n for n in linux["namespaces"]]
+            self._networked = self.with_config({**self.config, "linux": {**linux, "namespaces": namespaces}})._encoded
+        return self._networked
 
     def is_current(self) -> bool:
         """The paths in it still mean what they meant."""
@@ -110,6 +123,15 @@ def prepare(bundle: str | os.PathLike[str] | Mapping[str, Any]) -> Template:
         while len(_known) > KEPT:
             _known.pop(next(iter(_known)), None)
     return template
+
+
+def _inner(text: str) -> bytes:
+    """As it stands between the quotes of a JSON string."""
+    return json.dumps(text)[1:-1].encode()
+
+
+def _is_new_network(namespace: Mapping[str, Any]) -> bool:
+    return namespace.get("type") == "network" and not namespace.get("path")
 
 
 def _identity(path: str, *, follow_symlinks: bool = True) -> tuple[int, int] | None:

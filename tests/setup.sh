@@ -22,6 +22,7 @@ missing_packages() {
     for program in gcc conmon crun runc git; do
         command -v $program >/dev/null || packages="$packages $program"
     done
+    command -v ip >/dev/null || packages="$packages iproute2"
     [ -e /usr/include/stdio.h ] || packages="$packages libc6-dev"
     # Debian's other busybox, which is linked dynamically, does not run alone in a container.
     if ! busybox=$(command -v busybox) || case $(ldd "$busybox" 2>&1) in *'=>'*) true ;; *) false ;; esac; then

@@ -161,8 +161,8 @@ def test_a_program_that_cannot_be_started_leaves_nothing(mounts: Mounts) -> None
 @pytest.mark.parametrize(
     ("refused", "expected"),
     [
-        ("clone3=1,clone=1", (errno.EPERM, "making the thread of the mount namespace", None)),
-        ("clone3=11,clone=11", (errno.EAGAIN, "making the thread of the mount namespace", None)),
+        ("clone3=1,clone=1", (errno.EPERM, "making a thread", None)),
+        ("clone3=11,clone=11", (errno.EAGAIN, "making a thread", None)),
         ("unshare=1", (errno.EPERM, "making a mount namespace", None)),
         ("unshare", (errno.ENOSYS, "making a mount namespace", None)),
         ("slave=1", (errno.EPERM, "stopping the propagation of mounts", "{place}")),
