@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyoci import aio as aio
+    from pyoci import bridges as bridges
     from pyoci import errors as errors
+    from pyoci import networks as networks
     from pyoci import spec as spec
     from pyoci.bridges import Bridge as Bridge
     from pyoci.container import Container as Container
@@ -152,7 +154,7 @@ _HOMES = {
     "streams": ("DEVNULL", "PIPE", "STDOUT"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_MODULES = ("aio", "errors", "rootfs", "spec")
+_MODULES = ("aio", "bridges", "errors", "networks", "rootfs", "spec")
 
 __all__ = [*_HOME, *_MODULES, "__version__"]  # noqa: PLE0604 — both are tuples of str
 

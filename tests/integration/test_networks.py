@@ -16,28 +16,14 @@ from typing import Any
 import pytest
 
 import pyoci
-from pyoci import NetworkNamespace, NetworkPool, _ffi, aio, bridges, networks
-from tests import machine
+from pyoci import NetworkNamespace, NetworkPool, aio, networks
 from tests.containers import FOREVER, Build, ready
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("names")]
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("network_names")]
 
 ROOT = Path(__file__).parents[2]
 WHERE = ["readlink", "/proc/self/ns/net"]
 ONE_CONNECTION = "nc -l -p 99 127.0.0.1 -e true & sleep 0.2; nc 127.0.0.1 99 </dev/null; wait; netstat -nt 2>/dev/null; exit 0"
-
-
-@pytest.fixture(scope="session")
-def names() -> Iterator[None]:
-    """A directory of names that no other run sees, there before the audit looks."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.makedirs(networks.NAMES, exist_ok=True)
-    machine.mount("tmpfs", networks.NAMES, "mode=0755")
-    _ffi.network_names(networks.NAMES)
-    yield
-    machine.umount(networks.NAMES)
 
 
 def in_a_process(program: str) -> str:
@@ -378,7 +364,7 @@ def test_a_bridge_is_made_once(host: NetworkNamespace) -> None:
         with pyoci.Bridge(subnet="10.9.8.0/24", namespace=host) as other:
             assert other.name.startswith("pyoci-")
     with pyoci.Bridge("br", namespace=host) as again:
-        bridges.remove("br", host)
+        pyoci.bridges.remove("br", host)
         again.close()  # gone already: fine
     gone = NetworkNamespace.make("gone")
     gone.remove()
@@ -396,12 +382,12 @@ if os.fork() == 0:
     bridge.close()  # the parent's: it stays
     os._exit(0)
 os.wait()
-bridges.stale(pyoci.NetworkNamespace({host.name!r})) == [] or os._exit(1)
+pyoci.bridges.stale(pyoci.NetworkNamespace({host.name!r})) == [] or os._exit(1)
 os._exit(0)
 """
     in_a_process(program)
     with pyoci.Bridge("mine", subnet="10.9.8.0/24", namespace=host):
-        assert bridges.stale(host) == ["left"]
-        bridges.remove("left", host)
-        bridges.remove("left", host)  # gone already: fine
-        assert bridges.stale(host) == []
+        assert pyoci.bridges.stale(host) == ["left"]
+        pyoci.bridges.remove("left", host)
+        pyoci.bridges.remove("left", host)  # gone already: fine
+        assert pyoci.bridges.stale(host) == []
