@@ -26,7 +26,7 @@ import pyoci
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PIECE = re.compile(
-    r"^<!-- (?P<word>run|not run): (?P<hidden>.*?) -->$|^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
+    r"^ *<!-- (?P<word>run|not run): (?P<hidden>.*?) -->$|^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
 TELLS = re.compile(r"print\(.*\)  # → (.*)$", re.MULTILINE)

@@ -3,8 +3,8 @@
 A problem is a directory with inputs and the outputs wanted: 1.in, 1.out, 2.in, 2.out and so on. A submission is a file: a shell script (.sh), an awk
 program (.awk), or anything that can be executed in the root file system, such as a static binary or a script with a #! line.
 
-Verdicts: AC accepted, WA wrong answer, TLE time limit, MLE memory limit, OLE output limit, RE runtime error (another exit code than 0, a signal), CE no
-program at all, IE the judge's own failure.
+Verdicts: AC accepted, WA wrong answer, TLE time limit, MLE memory limit, OLE output limit, RE runtime error (another exit code than 0, a signal),
+CE no program at all, IE the judge's own failure.
 """
 
 import argparse
