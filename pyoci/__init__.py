@@ -43,6 +43,9 @@ if TYPE_CHECKING:
         CreateError as CreateError,
     )
     from pyoci.errors import (
+        DamagedRecord as DamagedRecord,
+    )
+    from pyoci.errors import (
         Error as Error,
     )
     from pyoci.errors import (
@@ -104,7 +107,9 @@ if TYPE_CHECKING:
     from pyoci.oneshot import RunFailed as RunFailed
     from pyoci.oneshot import RunTimeout as RunTimeout
     from pyoci.oneshot import run as run
+    from pyoci.recovery import Pruned as Pruned
     from pyoci.runtime import OCIRuntime as OCIRuntime
+    from pyoci.runtime import prune as prune
     from pyoci.runtimes import State as State
     from pyoci.several import ALL_COMPLETED as ALL_COMPLETED
     from pyoci.several import FIRST_COMPLETED as FIRST_COMPLETED
@@ -127,6 +132,7 @@ _HOMES = {
         "ContainerNotFound",
         "ContainerStateError",
         "CreateError",
+        "DamagedRecord",
         "Error",
         "ExecError",
         "ExecTimeout",
@@ -149,7 +155,8 @@ _HOMES = {
     "launcher": ("Job", "LaunchFuture", "Launcher", "Progress"),
     "networks": ("NetworkNamespace", "NetworkPool"),
     "oneshot": ("CompletedProcess", "RunFailed", "RunTimeout", "run"),
-    "runtime": ("OCIRuntime",),
+    "recovery": ("Pruned",),
+    "runtime": ("OCIRuntime", "prune"),
     "several": ("ALL_COMPLETED", "FIRST_COMPLETED", "wait"),
     "streams": ("DEVNULL", "PIPE", "STDOUT"),
 }

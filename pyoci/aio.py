@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterable
 from time import monotonic_ns
 
-from pyoci import execs, forks, lifecycle, oneshot, several, spec
+from pyoci import execs, forks, lifecycle, oneshot, recovery, several, spec
 from pyoci.attach import AttachmentBase, connect
 from pyoci.container import ContainerBase, ExecSessionBase
 from pyoci.launcher import Job, Limits, Progress, job
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pyoci.launcher import Command
     from pyoci.oneshot import RunOptions
     from pyoci.options import CreateOptions
+    from pyoci.recovery import Pruned
     from pyoci.runtimes import State
     from pyoci.several import E
     from pyoci.waiting import Operation, Wait
@@ -286,11 +287,22 @@ class OCIRuntime(RuntimeBase):
         """As ``pyoci.OCIRuntime.list``."""
         return [Container._of(life) for life in loaded(self._host.store)]
 
+    async def prune(self, *, dry_run: bool = False, created: bool = False, older_than: float = 0.0) -> Sequence[Pruned]:
+        """As ``pyoci.OCIRuntime.prune``."""
+        return await drive(self._prune(dry_run, created, older_than))
+
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         return None
+
+
+async def prune(
+    state_dir: str | os.PathLike[str] | None = None, *, dry_run: bool = False, created: bool = False, older_than: float = 0.0
+) -> list[Pruned]:
+    """As ``pyoci.prune``."""
+    return await drive(recovery.sweep(store_at(state_dir), dry_run=dry_run, created=created, older_than=older_than))
 
 
 async def wait(

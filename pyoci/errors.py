@@ -179,6 +179,10 @@ class ContainerNotFound(Error):
     """No container with this id is known here (any more)."""
 
 
+class DamagedRecord(Error):
+    """What is written of a container on disk cannot be read: it was cut off, or changed by somebody else."""
+
+
 class NoCgroup(Error):
     """The container has no cgroup of its own, and this needs one: a limit, or pausing it."""
 

@@ -9,7 +9,7 @@ from signal import SIGKILL
 from socket import SOCK_STREAM
 from time import time_ns
 
-from pyoci import _ffi, activation, cgroups, conmon, forks, mounts, rootless, runtimes, selinux, shortcuts
+from pyoci import _ffi, activation, cgroups, conmon, forks, mounts, owners, rootless, runtimes, selinux, shortcuts
 from pyoci.errors import (
     ConmonError,
     ConmonTooOld,
@@ -295,6 +295,8 @@ def record_of(host: Host, id: str, template: Template, options: Options, place: 
         "log_path": options.log_path or f"{host.store.path(id)}/log",
         "notify_socket": options.notify_socket,
         "monitor": options.monitor,
+        "owner": owners.ours(),
+        "bound": options.bound,
     }
 
 
@@ -479,7 +481,7 @@ def _conmon_pid(life: Life) -> int:
     return conmon.parse_pidfile(pidfile[0], f"{life.directory}/conmon.pid")
 
 
-def _claimed_by(directory: str) -> list[int]:
+def claimed_by(directory: str) -> list[int]:
     """The processes whose command line names this container's directory as bundle: its conmon, and a runtime in the act of creating it,
     wherever they have been reparented to."""
     name = os.fsencode(directory)
@@ -488,9 +490,19 @@ def _claimed_by(directory: str) -> list[int]:
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
             line = command_line(int(entry))
-            if any(mark in line for mark in marks):
+            if any(mark in line for mark in marks) and not _is_elsewhere(entry, os.path.dirname(directory)):
                 found.append(int(entry))
     return found
+
+
+def _is_elsewhere(pid: str, directory: str) -> bool:
+    """The path that it names is not ours, but one of another mount namespace. What has changed its root, on the way into the container, cannot be
+    asked."""
+    try:
+        there = os.stat(f"/proc/{pid}/root{directory}")
+        return not os.path.samestat(there, os.stat(directory))
+    except OSError:
+        return False
 
 
 def _abandon(life: Life, first: Process) -> Operation[None]:
@@ -499,15 +511,7 @@ def _abandon(life: Life, first: Process) -> Operation[None]:
     if life.is_inherited():
         return
     if first.pidfd >= 0 or life._sync is not None:
-        yield from kill_tree([first], also=lambda: _claimed_by(life.directory))
-        yield from _kill_leftovers(life.place.directories(life.host.hierarchies))
-        # Its answer does not matter: what is to go is removed below, whether or not the runtime knew of it.
-        try:
-            yield from life.call("delete", "--force", life.id, timeout=FORCE_DELETE_TIMEOUT)
-        except (Error, OSError):
-            pass
-        yield from _kill_leftovers(life.place.directories(life.host.hierarchies))
-        yield from _reap_conmon(life)
+        yield from _end_unfinished(life, [first])
     if life.is_direct and first.pid > 0:
         from pyoci import direct
 
@@ -518,6 +522,29 @@ def _abandon(life: Life, first: Process) -> Operation[None]:
     for process in (first, life.init, life.conmon):
         if process is not None:
             process.close()
+
+
+def abandon(life: Life) -> Operation[None]:
+    """Ends and removes what a creator that is gone has left half made. Who calls it holds the lock on it."""
+    if claimed_by(life.directory) or os.path.lexists(f"{life.host.runtime.root}/{life.id}"):
+        yield from _end_unfinished(life, ())
+    elif any(map(cgroups.is_populated, life.place.directories(life.host.hierarchies))):
+        life.place = cgroups.Place(None, None)  # nothing has been started: who lives there is somebody else's
+    yield from _remove(life)
+    yield from life.host.placement.forget(life.place)
+
+
+def _end_unfinished(life: Life, roots: Iterable[Process]) -> Operation[None]:
+    """Kills all that works at a create, and what came of it; the runtime forgets it."""
+    yield from kill_tree(roots, also=lambda: claimed_by(life.directory))
+    yield from _kill_leftovers(life.place.directories(life.host.hierarchies))
+    # Its answer does not matter: what is to go is removed afterwards, whether or not the runtime knew of it.
+    try:
+        yield from life.call("delete", "--force", life.id, timeout=FORCE_DELETE_TIMEOUT)
+    except (Error, OSError):
+        pass
+    yield from _kill_leftovers(life.place.directories(life.host.hierarchies))
+    yield from _reap_conmon(life)
 
 
 def _reap_conmon(life: Life) -> Operation[None]:
@@ -559,8 +586,8 @@ def _remove(life: Life) -> Operation[None]:
 # --- finding it again -------------------------------------------------------------------------------------------------------------
 
 
-def load(store: Store, id: str) -> Life:
-    """The container as another process left it. Raises ContainerNotFound."""
+def load(store: Store, id: str, *, unfinished: bool = False) -> Life:
+    """The container as another process left it. ``unfinished``: also one that is not ready, and has no ``mark``. Raises ContainerNotFound."""
     directory = store.path(id)
     record = read_record(directory, id)
     try:
@@ -570,13 +597,13 @@ def load(store: Store, id: str) -> Life:
     except (KeyError, TypeError, AttributeError) as error:
         raise Error(f"{directory}/record.json is damaged: {error!r}") from None
     life.mark = mark(directory)
-    if life.mark is None:
+    if life.mark is None and not unfinished:
         if is_locked(directory):
             raise ContainerNotFound(f"no container {id!r} yet: it is being created")
         life.mark = mark(directory)  # it has just been
     found = read_small(f"{directory}/pids", 256)
     pids = parse_pids(found[0]) if found is not None else None
-    if pids is not None:
+    if pids is not None and owners.is_of_this_boot(record.get("owner")):
         life.init = pids[0].find()
         if not life.is_direct:  # else it is the process that created it
             life.conmon = pids[1].find()
@@ -798,10 +825,11 @@ def delete(life: Life, force: bool) -> Operation[None]:
     ContainerStateError for a living one, or while somebody else deletes it; ContainerNotFound when it is gone already."""
     life.check_own("delete")
     with _lock_for_delete(life):
-        yield from _delete(life, force)
+        yield from delete_locked(life, force)
 
 
-def _delete(life: Life, force: bool) -> Operation[None]:
+def delete_locked(life: Life, force: bool) -> Operation[None]:
+    """``delete`` for who holds the lock on it."""
     if not force and not life.has_ended():
         raise ContainerStateError(f"cannot delete {life.id!r}: it has not ended; stop it first, or use force", "running")
     # Of one that has ended this ends what outlived init, and learns the exit: that must not go with the files.

@@ -285,7 +285,7 @@ def plan(
     if network is not None:
         how["network"] = None if isinstance(network, str) else network
     try:
-        options = host.options(log_driver="passthrough", log_path=None, stdio=stdio.fds, **how)
+        options = host.options(log_driver="passthrough", log_path=None, stdio=stdio.fds, bound=True, **how)
     except BaseException:
         stdio.close()
         raise

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         stderr: Any
         tty: bool | None
         monitor: str
+        bound: bool
         mount_namespace: bool | None
         log_driver: str | None
         log_path: str | os.PathLike[str] | None
@@ -54,6 +55,8 @@ class Options:
     terminal, to be used by ``attach``; None: as the spec says.
 
     ``monitor``: ``conmon``, or ``direct``: this process itself, for callers that stay as long as the container (see ``pyoci.direct``).
+    ``bound``: it is not to outlive this process: once that is gone, ``prune`` ends and removes it. So is every one without conmon, and those of
+    ``pyoci.run``.
 
     ``log_driver``: where its output goes: ``k8s-file`` (a file in Kubernetes' format), ``journald``, ``none``, or ``passthrough`` (conmon hands
     its own stdio on). ``log_path``: the file of ``k8s-file``, in place of ``log`` in the container's directory; it stays when the container is
@@ -79,6 +82,7 @@ class Options:
     Raises InvalidOption."""
 
     __slots__ = (
+        "bound",
         "listen_names",
         "log_driver",
         "log_level",
@@ -106,6 +110,7 @@ class Options:
         stderr: Any = None,
         tty: bool | None = None,
         monitor: str = "conmon",
+        bound: bool = False,
         log_driver: str | None = None,
         log_path: str | os.PathLike[str] | None = None,
         log_size_max: int | str = NO_LIMIT,
@@ -124,6 +129,7 @@ class Options:
         self.stdio = stdio
         self.tty = tty if tty is None else boolean("tty", tty)
         self.monitor = monitor if monitor == "conmon" else one_of("monitor", monitor, MONITORS)
+        self.bound = boolean("bound", bound) or self.monitor == DIRECT
         plain = stdin is None or type(stdin) is bool
         self.streams = None if plain and stdout is None and stderr is None else _streams(stdin, stdout, stderr, tty, log_driver)
         """What the container's stdio are to be, if they are ours; see ``streams.Stdio``."""

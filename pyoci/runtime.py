@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias, Unpack
 
     from pyoci.options import CreateOptions
+    from pyoci.recovery import Pruned
     from pyoci.shortcuts import Shortcut
     from pyoci.waiting import Operation
 
@@ -114,6 +115,14 @@ class RuntimeBase:
     def __repr__(self) -> str:
         return f"{type(self).__module__}.OCIRuntime({self.runtime_path!r}, state_dir={self.state_dir!r})"
 
+    def _prune(self, dry_run: bool, created: bool, older_than: float) -> Operation[list[Pruned]]:
+        from pyoci import recovery
+
+        parent = self._host.placement.parent
+        parents = [] if parent is None or self._host.placement.is_systemd else [parent]
+        roots = [self._host.runtime.root]
+        return recovery.sweep(self._host.store, dry_run=dry_run, created=created, older_than=older_than, runtime_roots=roots, cgroup_parents=parents)
+
     def _create(self, bundle: str | os.PathLike[str] | Mapping[str, Any], id: str | None, options: CreateOptions) -> Operation[lifecycle.Life]:
         """Checks everything that can be checked and gives the operation; nothing has been made by then."""
         checked_id = ids.new() if id is None else ids.check(id)
@@ -204,7 +213,21 @@ class OCIRuntime(RuntimeBase):
         """All containers in the state directory, by id."""
         return [Container._of(life) for life in loaded(self._host.store)]
 
+    def prune(self, *, dry_run: bool = False, created: bool = False, older_than: float = 0.0) -> Sequence[Pruned]:
+        """Removes what is dead or orphaned in the state directory, as after a crash of its creator, and tells what that was; with ``dry_run`` it
+        only tells. What a process that lives has created stays, and so does what lives and may outlive its creator. See ``recovery.sweep``.
+
+        What could not be removed has an ``error``. Raises InvalidOption."""
+        return drive(self._prune(dry_run, created, older_than))
+
 
 def stored(state_dir: str | os.PathLike[str] | None = None) -> list[Container]:
     """All containers in a state directory, by id, without a runtime at hand: each knows its own."""
     return [Container._of(life) for life in loaded(store_at(state_dir))]
+
+
+def prune(state_dir: str | os.PathLike[str] | None = None, *, dry_run: bool = False, created: bool = False, older_than: float = 0.0) -> list[Pruned]:
+    """As ``OCIRuntime.prune``, without a runtime at hand."""
+    from pyoci import recovery
+
+    return drive(recovery.sweep(store_at(state_dir), dry_run=dry_run, created=created, older_than=older_than))

@@ -18,7 +18,7 @@ import stat
 
 from pyoci import _ffi, forks, ids
 from pyoci.conmon import check_directory
-from pyoci.errors import ContainerExists, ContainerNotFound, Error, InvalidOption, StateDirError
+from pyoci.errors import ContainerExists, ContainerNotFound, DamagedRecord, Error, InvalidOption, StateDirError
 from pyoci.exits import read_small
 from pyoci.process import Identity
 
@@ -130,7 +130,7 @@ def read_record(directory: str, id: str) -> dict[str, Any]:
     try:
         record = json.loads(found[0])
     except (ValueError, RecursionError) as error:
-        raise Error(f"{directory}/record.json cannot be read: {error}") from None
+        raise DamagedRecord(f"{directory}/record.json cannot be read: {error}") from None
     if not isinstance(record, dict) or record.get("version") != RECORD_VERSION:
         raise Error(f"{directory}/record.json was written by another version of pyoci")
     return record

@@ -11,6 +11,7 @@ from pyoci.waiting import deadline_in, sooner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from jeepney.low_level import Message
@@ -102,6 +103,24 @@ class Systemd:
             connection.close()
             raise
         self._give(connection)
+
+    def forget_failed(self, patterns: list[str], wanted: Callable[[str], bool], deadline: int, *, dry_run: bool = False) -> Operation[list[str]]:
+        """Forgets the failed units of these names that are ``wanted``; tells which. Raises CgroupError."""
+        connection = yield from self._take(deadline)
+        try:
+            reply = yield from self._call(connection, "ListUnitsByPatterns", "asas", ["failed"], patterns, deadline=deadline)
+            units = [str(unit[0]) for unit in reply.body[0] if wanted(str(unit[0]))]
+            for unit in () if dry_run else units:
+                try:
+                    yield from self._call(connection, "ResetFailedUnit", "s", unit, deadline=deadline)
+                except Refused as error:
+                    if not error.name.endswith(".NoSuchUnit"):
+                        raise
+        except BaseException:
+            connection.close()
+            raise
+        self._give(connection)
+        return units
 
     def _call(self, connection: Connection, method: str, signature: str, *body: Any, deadline: int) -> Operation[Message]:
         return connection.call(NAME, PATH, MANAGER, method, signature, *body, deadline=deadline)

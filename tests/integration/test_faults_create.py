@@ -28,7 +28,7 @@ MS_RDONLY, MS_REMOUNT = 1, 32
 
 def kill_one(directory: str, kind: str) -> None:
     """SIGKILL to a conmon of this container's, or to a process of the runtime's that is just creating it, if there is one."""
-    claimed = lifecycle._claimed_by(directory)
+    claimed = lifecycle.claimed_by(directory)
     monitors = [pid for pid in claimed if command_line(pid).startswith(b"conmon\0")]
     found = monitors if kind == "conmon" else sorted({*claimed, *descendants(set(claimed))} - set(monitors))
     if found:
