@@ -1,7 +1,11 @@
-"""The command line: ``pyoci run``, ``list``, ``doctor``. Each verb's room is imported when it is called.
+"""The command line. A verb is one module here, named as the verb, and one line of ``VERBS``.
 
-Exit codes: ``run`` gives the container's own; 125 when pyoci, conmon or the runtime failed, 126 when the program cannot be executed, 127
-when it does not exist, as shells, podman and docker have it; 2 for a command line that makes no sense.
+Such a module has two functions. ``arguments(parser)`` adds the verb's arguments, and tells in ``parser.description`` and ``parser.epilog`` what
+its help is to teach; ``main(options)`` does the work and returns the exit code. Both import what is heavy when they are called: a verb's module is
+imported for that verb alone, but the completion scripts and the documentation ask all of them for their arguments. What verbs have in common is
+in ``shared`` (arguments, several containers at once, exit codes of errors) and ``output`` (tables, JSON lines, progress).
+
+A verb raises the library's errors, which become one line on stderr and the exit code that ``EXIT_CODES`` tells.
 """
 
 from __future__ import annotations
@@ -11,78 +15,99 @@ import os
 import sys
 
 from pyoci import __version__
-from pyoci.errors import Error, text
+from pyoci.errors import ContainerNotFound, Error, Timeout, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn, Protocol
 
+    class Verb(Protocol):
+        """What a verb's module is."""
+
+        def arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+        def main(self, options: argparse.Namespace) -> int: ...
+
+
+VERBS = {
+    "run": "run a command in a new container and give its exit code",
+    "list": "list the containers",
+    "doctor": "say what this host has and lacks, and how to mend it",
+}
+"""Each verb, and what it does in one line of ``pyoci --help``."""
+
+USAGE = 2
+NO_CONTAINER = 123
+TIMED_OUT = 124
+"""As timeout(1)."""
 OWN_FAILURE = 125
+EXIT_CODES = """\
+exit codes:
+  run, exec, start --attach: those of the program; 128 + N when signal N killed it
+  0    done              1    doctor: something is missing
+  2    the command line makes no sense
+  123  no such container
+  124  a --timeout has passed
+  125  pyoci, conmon or the runtime failed; what went wrong is one line on stderr
+  126  the program cannot be executed
+  127  there is no such program in the container
+  130  interrupted (Ctrl-C)
+"""
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="pyoci",
-        description="Launches and supervises OCI containers through conmon and runc or crun: no daemon.",
-        epilog="Exit codes: the container's own; 125: pyoci, conmon or the runtime failed; 126: the program cannot be executed; "
-        "127: there is no such program.",
-    )
-    top.add_argument("--version", action="version", version=f"pyoci {__version__}")
-    top.add_argument("--debug", action="store_true", help="log what is decided, and show tracebacks")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that complains in one line, and keeps the lines of descriptions as they are."""
 
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--state-dir", metavar="DIR", help="where containers are kept (root: /run/pyoci; else $XDG_RUNTIME_DIR/pyoci)")
+    def __init__(self, prog: str, summary: str) -> None:
+        super().__init__(prog=prog, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
 
-    run = verbs.add_parser(
-        "run",
-        parents=[common],
-        help="run a command in a new container and give its exit code",
-        usage="pyoci run [options] [--] CMD [ARG …]",
-        epilog="Example: pyoci run --memory 64M --timeout 5 -- sh -c 'echo hello'",
-    )
-    run.add_argument("--rootfs", metavar="DIR", help="the root file system; without one a small built-in one of busybox is used, read-only")
-    run.add_argument("--runtime", metavar="NAME|PATH", help="crun, runc or a path; else the fastest that works on this host")
-    run.add_argument("--id", help="the container's id; else a new one")
-    run.add_argument("-w", "--cwd", default="/", metavar="DIR", help="working directory in the container (default: /)")
-    run.add_argument("-e", "--env", action="append", default=[], metavar="NAME[=VALUE]", help="environment; NAME alone takes ours (repeatable)")
-    run.add_argument("-u", "--user", metavar="USER[:GROUP]", help="names or numbers (default: root)")
-    run.add_argument("-v", "--mount", action="append", default=[], metavar="SRC:DST[:ro]", help="bind a directory or file (repeatable)")
-    run.add_argument("--hostname")
-    run.add_argument("-m", "--memory", metavar="SIZE", help="limit, such as 64M")
-    run.add_argument("--pids", type=int, metavar="N", help="limit of processes and threads")
-    run.add_argument("--cpus", type=float, metavar="N", help="limit of processor time, in processors, such as 0.5")
-    write = run.add_mutually_exclusive_group()
-    write.add_argument("--read-only", action="store_true", default=None, help="the root file system cannot be written to")
-    write.add_argument("--read-write", action="store_false", dest="read_only", help="it can (default, but for the built-in one)")
-    run.add_argument("--network", default="private", metavar="private|host|PATH", help="the network namespace (default: private, empty)")
-    run.add_argument("-i", "--interactive", action="store_true", help="pass our stdin on; else the command reads nothing")
-    run.add_argument("--timeout", type=float, metavar="SECONDS", help="kill the container after this time; the exit code is then 124")
-    run.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD …", help="the command and its arguments")
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
-    listing = verbs.add_parser("list", parents=[common], help="list the containers")
-    listing.add_argument("--json", action="store_true", help="one object per line")
-    listing.add_argument("-q", "--quiet", action="store_true", help="only the ids")
 
-    doctor = verbs.add_parser("doctor", parents=[common], help="say what this host has and lacks, and how to mend it")
-    doctor.add_argument("--json", action="store_true", help="one object per line")
-    return top
+def top() -> Parser:
+    parser = Parser("pyoci", "Launches and supervises OCI containers through conmon and runc or crun: no daemon.")
+    parser.usage = "pyoci [--debug] VERB [options] …"
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {summary}" for verb, summary in VERBS.items())
+    parser.epilog = f"verbs:\n{verbs}\n\npyoci VERB --help tells all of a verb, with examples.\n\n{EXIT_CODES}"
+    parser.add_argument("--version", action="version", version=f"pyoci {__version__}")
+    parser.add_argument("--debug", action="store_true", help="log what is decided, and show tracebacks")
+    parser.add_argument("verb", metavar="VERB", help=argparse.SUPPRESS)
+    return parser
+
+
+def module_of(verb: str) -> Verb:
+    from importlib import import_module
+
+    return import_module(f"pyoci.cli.{verb}")
+
+
+def parser_of(verb: str, module: Verb | None = None) -> Parser:
+    parser = Parser(f"pyoci {verb}", VERBS[verb][:1].upper() + VERBS[verb][1:] + ".")
+    (module or module_of(verb)).arguments(parser)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    # No option of pyoci's own takes a value, so the verb is the first word that is none.
+    at = next((i for i, word in enumerate(given) if not word.startswith("-")), len(given))
+    above = top()
+    options = above.parse_args(given[: at + 1])
+    if options.verb not in VERBS:
+        above.error(f"there is no verb {options.verb!r}")
+    module = module_of(options.verb)
+    parser_of(options.verb, module).parse_args(given[at + 1 :], options)
     if options.debug:
         import logging
 
         logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
     try:
-        if options.verb == "run":
-            from pyoci.cli import run as verb
-        elif options.verb == "list":
-            from pyoci.cli import list as verb  # type: ignore[no-redef]
-        else:
-            from pyoci.cli import doctor as verb  # type: ignore[no-redef]
-        return verb.main(options)
+        code = module.main(options)
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # Who reads our output has gone; what Python still holds for it must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -92,5 +117,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Error, OSError) as error:
         if options.debug:
             raise
-        print(f"pyoci: {text(error)}", file=sys.stderr)
-        return OWN_FAILURE
+        return complain(error)
+
+
+def complain(error: BaseException) -> int:
+    """One line on stderr; the exit code that it means."""
+    said = " | ".join(line.strip() for line in text(error).splitlines() if line.strip())
+    print(f"pyoci: {said}", file=sys.stderr)
+    return NO_CONTAINER if isinstance(error, ContainerNotFound) else TIMED_OUT if isinstance(error, Timeout) else OWN_FAILURE

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from pyoci.cli.output import print_json
+from pyoci.cli.shared import json_lines, state_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "Launches one container with each runtime. The exit code is 1 when something is missing."
+    state_dir(parser)
+    json_lines(parser)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -16,7 +23,7 @@ def main(options: argparse.Namespace) -> int:
     for check in examine(options.state_dir):
         failed = failed or check.result == "missing"
         if options.json:
-            print(json.dumps({"name": check.name, "result": check.result, "found": check.found, "fix": check.fix}), flush=True)
+            print_json({"name": check.name, "result": check.result, "found": check.found, "fix": check.fix})
         else:
             print(f"{check.result:<8} {check.name}: {check.found}", flush=True)
             if check.fix:

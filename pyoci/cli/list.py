@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import json
-
+from pyoci.cli.output import print_json, print_table
+from pyoci.cli.shared import json_lines, state_dir
 from pyoci.errors import ContainerNotFound, Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "Examples:\n  pyoci list\n  pyoci list --json | jq -r 'select(.state == \"stopped\") | .id'"
+    state_dir(parser)
+    json_lines(parser)
+    parser.add_argument("-q", "--quiet", action="store_true", help="only the ids")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -30,11 +37,7 @@ def main(options: argparse.Namespace) -> int:
         rows.append({"id": container.id, "state": state, "pid": container.pid, "code": code, "directory": container.directory})
     if options.json:
         for row in rows:
-            print(json.dumps(row))
+            print_json(row)
     elif not options.quiet:
-        width = max([len("ID"), *(len(str(row["id"])) for row in rows)])
-        print(f"{'ID':<{width}}  {'STATE':<10}  {'PID':>7}  CODE")
-        for row in rows:
-            shown = {key: "-" if value is None else value for key, value in row.items()}
-            print(f"{shown['id']:<{width}}  {shown['state']:<10}  {shown['pid']:>7}  {shown['code']}")
+        print_table({"id": "ID", "state": "STATE", "pid": "PID", "code": "CODE"}, rows)
     return 0
