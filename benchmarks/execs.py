@@ -1,24 +1,29 @@
-"""exec of /bin/true, interleaved with the least C program that spawns the same command (exec_floor.c): python -m benchmarks.execs [ROUNDS]."""
+"""exec of /bin/true in a running container, beside the least C program that spawns the same command (exec_floor.c); and how fast output comes
+back."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import subprocess
-import sys
-import tempfile
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyoci
-from benchmarks.lives import PATIENCE
-from pyoci import PIPE, execs, rootfs, runtimes, spec
-from tests import hosts
+from benchmarks.context import Context
+from benchmarks.pairs import interleaved
+from benchmarks.ways import FLOOR, compiled
+from pyoci import PIPE, execs, rootfs, spec
+from pyoci.bench.measure import percentiles
+from pyoci.bench.tables import ms, table, times
+from pyoci.bench.ways import PATIENCE, PYOCI
 
-SOURCE = Path(__file__).with_name("exec_floor.c")
 TARGET = 1.05
 BATCH = 10
+"""In a row, as who executes much does it."""
+BYTES_PER_LIFE = 5 << 20
+"""So that the output of an exec is 1 GB where there are 200."""
 
 
 class Floor:
@@ -29,11 +34,8 @@ class Floor:
         base = f"{life.directory}/floor{'-sealed' if sealed else ''}"
         Path(f"{base}.json").write_bytes(execs.process_of(life, ["/bin/true"]))
         argv = life.host.runtime.exec_argv(life.id, base)
-        program = SOURCE.with_suffix("")
-        if not program.exists() or program.stat().st_mtime < SOURCE.stat().st_mtime:
-            subprocess.run(["cc", "-O2", "-o", program, SOURCE], check=True)
         executable = life.host.executable if sealed else life.host.runtime.path
-        command = [str(program), f"{base}.pid", f"{base}.log", "--", executable, *argv[1:]]
+        command = [str(compiled("exec_floor")), f"{base}.pid", f"{base}.log", "--", executable, *argv[1:]]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=life.host.env, process_group=0)
 
     def measure(self) -> float:
@@ -44,7 +46,7 @@ class Floor:
         answer = self._process.stdout.readline()
         if not answer:
             raise RuntimeError(f"exec_floor ended with {self._process.wait()}")
-        return int(answer) / 1e9
+        return int(answer.split()[0]) / 1e9
 
     def close(self) -> None:
         self._process.communicate(timeout=PATIENCE)
@@ -69,40 +71,26 @@ def throughput(container: pyoci.Container, size: int) -> float:
     return size / (time.perf_counter() - began)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rounds", nargs="?", type=int, default=200)
-    rounds = parser.parse_args().rounds
-    hosts.become_v1_host()
-    results = {}
-    with tempfile.TemporaryDirectory(prefix="pyoci-execs-", dir="/run") as state_dir:
-        for name in runtimes.CANDIDATES:
-            runtime = pyoci.OCIRuntime(name, state_dir=state_dir)
-            config = spec.build(["sleep", "1000000"], rootfs=rootfs.builtin(), read_only=True)
-            with runtime.create(config) as container:
-                container.start()
-                floor, sealed = Floor(container), Floor(container, sealed=True)
-                ours, theirs, through_copy = [], [], []
-                try:
-                    for _ in range(max(rounds // BATCH, 1)):
-                        theirs += [floor.measure() for _ in range(BATCH)]
-                        through_copy += [sealed.measure() for _ in range(BATCH)]
-                        ours += [measure_pyoci(container) for _ in range(BATCH)]
-                    rate = throughput(container, 1 << 30)
-                finally:
-                    floor.close()
-                    sealed.close()
-                container.stop(0)
-            pyoci_p50, floor_p50, copy_p50 = (statistics.median(times) for times in (ours, theirs, through_copy))
-            results[name] = {"pyoci": pyoci_p50, "floor": floor_p50, "floor, sealed copy": copy_p50, "bytes per second": rate}
-            ratio = f"{pyoci_p50 / floor_p50:.3f} × (target: at most {TARGET} ×)"
-            print(
-                f"{name}: exec floor {floor_p50 * 1e3:.2f} ms, pyoci {pyoci_p50 * 1e3:.2f} ms, {ratio}; "
-                f"floor through the sealed copy {copy_p50 * 1e3:.2f} ms, {pyoci_p50 / copy_p50:.3f} ×; 1 GiB at {rate / 1e6:.0f} MB/s",
-                file=sys.stderr,
-            )
-    print(json.dumps(results))
+def run(context: Context) -> dict[str, Any]:
+    config = spec.build(["sleep", "1000000"], rootfs=rootfs.builtin(), read_only=True)
+    with context.runtime.create(config) as container:
+        container.start()
+        floors = {FLOOR: Floor(container), "floor, sealed copy": Floor(container, sealed=True)}
+        try:
+            actions = {name: floor.measure for name, floor in floors.items()} | {PYOCI: partial(measure_pyoci, container)}
+            took = interleaved(actions, context.lives, context.progress("exec", context.lives), batch=BATCH)
+            rate = throughput(container, BYTES_PER_LIFE * context.lives)
+        finally:
+            for floor in floors.values():
+                floor.close()
+        container.stop(0)
+    return {"ways": {name: percentiles(seconds) for name, seconds in took.items()}, "bytes per second": rate}
 
 
-if __name__ == "__main__":
-    main()
+def report(found: dict[str, Any]) -> Iterator[str]:
+    ways = found["ways"]
+    base = ways[FLOOR]["p50"]
+    rows = [[name, ms(seen["p50"], 2), ms(seen["p90"], 2), times(seen["p50"], base)] for name, seen in ways.items()]
+    yield from table(["exec of /bin/true, ms", "p50", "p90", f"to {FLOOR} (pyoci: at most {TARGET:g} ×)"], rows)
+    yield ""
+    yield f"output of an exec: {found['bytes per second'] / 1e6:.0f} MB/s"

@@ -4,18 +4,23 @@ in the way of what is measured."""
 from __future__ import annotations
 
 import os
-import random
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from statistics import median, quantiles
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
 
 import pyoci
+from benchmarks.context import Context
+from benchmarks.pairs import interleaved
 from pyoci import rootfs, spec
+from pyoci.bench.measure import percentiles
+from pyoci.bench.tables import ms, table
 from tests.containers import FOREVER, ready
 
 # Prints the monotonic time, in nanoseconds, at which FILE appeared in DIRECTORY.
@@ -97,7 +102,8 @@ class Witness:
 
 
 def _lateness(container: pyoci.Container, witness: Witness, told: Callable[[], object] | None = None) -> float:
-    """Seconds from what the witness saw to the return of wait(), or of another call that tells the end; the container is deleted then."""
+    """Seconds from what the witness saw to the return of wait(), or of another call that tells the end (below zero: that was first); the container is
+    deleted then."""
     if told is None:
         container.wait(60)
     else:
@@ -108,8 +114,8 @@ def _lateness(container: pyoci.Container, witness: Witness, told: Callable[[], o
     return late
 
 
-def exit_file(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None]) -> float:
-    """The median of the seconds from the exit file's appearance to the return of wait(); below zero: wait() was first."""
+def exit_file(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None]) -> list[float]:
+    """From the exit file's appearance to the return of wait()."""
     config = spec.build(["sleep", "0.02"], rootfs=rootfs.builtin(), read_only=True)
     late = []
     with Witness(FILE_WITNESS, f"{runtime.state_dir}/exits") as witness:
@@ -119,11 +125,11 @@ def exit_file(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None]) -
             container.start()
             late.append(_lateness(container, witness))
             step()
-    return median(late)
+    return late
 
 
-def stop(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None]) -> float:
-    """The median of the seconds from the exit file's appearance to the return of stop(), for a container that obeys TERM."""
+def stop(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None]) -> list[float]:
+    """From the exit file's appearance to the return of stop(), for a container that obeys TERM."""
     config = spec.build(FOREVER, rootfs=rootfs.builtin(), read_only=True)
     late = []
     with Witness(FILE_WITNESS, f"{runtime.state_dir}/exits") as witness:
@@ -134,11 +140,11 @@ def stop(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None]) -> flo
             ready(container)
             late.append(_lateness(container, witness, container.stop))
             step()
-    return median(late)
+    return late
 
 
-def conmon_killed(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None]) -> float:
-    """The median of the seconds from init's death to the return of wait() when conmon was killed before."""
+def conmon_killed(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None]) -> list[float]:
+    """From init's death to the return of wait() when conmon was killed before."""
     config = spec.build(["sleep", "0.05"], rootfs=rootfs.builtin(), read_only=True)
     late = []
     with Witness(DEATH_WITNESS) as witness:
@@ -153,19 +159,60 @@ def conmon_killed(runtime: pyoci.OCIRuntime, count: int, step: Callable[[], None
             os.close(conmon)
             late.append(_lateness(container, witness))
             step()
-    return median(late)
+    return late
 
 
-def spawn_sizes(count: int, step: Callable[[], None]) -> dict[str, dict[str, float]]:
-    """Seconds of a spawn inside the C call, median and tenth percentile: from a small process, from another small one (how far two equal
-    processes differ here: the processor that the child is put on counts), and from one with 2 GiB of touched memory."""
-    with Witness(SPAWNER, "0") as small, Witness(SPAWNER, "0") as control, Witness(SPAWNER, str(2 << 30)) as large:
-        names = {small: "small", control: "small again", large: "2 GiB"}
-        took: dict[str, list[float]] = {name: [] for name in names.values()}
-        for witness in names:
+TOLD = {
+    "exit file to the return of wait()": (exit_file, 1e-3),
+    "exit file to the return of stop()": (stop, 2e-3),
+    "init's death to the return of wait(), conmon killed": (conmon_killed, 5e-3),
+}
+"""What is measured, by what, and the seconds that it may take."""
+
+
+def run(context: Context) -> dict[str, Any]:
+    count = max(context.lives // 4, 4)
+    step = context.progress("how soon an end is told", len(TOLD) * count)
+    return {what: percentiles(measured(context.runtime, count, step)) for what, (measured, _) in TOLD.items()}
+
+
+def report(found: dict[str, Any]) -> Iterator[str]:
+    rows = [[what, ms(seen["p50"], 2), ms(seen["p99"], 2), f"at most {ms(TOLD[what][1], 0)}"] for what, seen in found.items()]
+    yield from table(["how soon an end is told, ms", "p50", "p99", "target of p50"], rows)
+
+
+SIZES = {"small": 0, "small again": 0, "2 GiB": 2 << 30}
+"""Processes to spawn from, by their touched memory. Two are equal: how far equal processes differ here; the processor that the child is put on
+counts."""
+SPAWN_TARGET = 1.2
+
+
+def run_spawns(context: Context) -> dict[str, Any]:
+    """Inside the C call."""
+    if free_memory() < 4 << 30:
+        raise RuntimeError("less than 4 GiB of memory are free")
+    with ExitStack() as ends:
+        witnesses = {name: ends.enter_context(Witness(SPAWNER, str(size))) for name, size in SIZES.items()}
+        for witness in witnesses.values():
             witness.ask("warm up")
-        for _ in range(count):
-            for witness in random.sample(list(names), len(names)):
-                took[names[witness]].append(int(witness.ask("")) / 1e9)
-            step()
-    return {name: {"p50": median(values), "p10": quantiles(values, n=10)[0]} for name, values in took.items()}
+        actions = {name: partial(_spawn, witness) for name, witness in witnesses.items()}
+        took = interleaved(actions, context.lives, context.progress("spawning from a large process", context.lives))
+    return {name: percentiles(seconds) for name, seconds in took.items()}
+
+
+def _spawn(witness: Witness) -> float:
+    return int(witness.ask("")) / 1e9
+
+
+def report_spawns(found: dict[str, Any]) -> Iterator[str]:
+    small = found["small"]["p50"]
+    rows = [[name, f"{seen['p50'] * 1e6:.0f}", f"{seen['p90'] * 1e6:.0f}", f"{seen['p50'] / small:.2f} ×"] for name, seen in found.items()]
+    yield from table(["a spawn from a process of, µs", "p50", "p90", f"to small (at most {SPAWN_TARGET:g} ×)"], rows)
+
+
+def free_memory() -> int:
+    """Bytes."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0

@@ -1,218 +1,133 @@
-"""The benchmark: a few hundred real containers, one at a time and several at once, pyoci beside the floor, the bare runtime and podman.
+"""Measures containers on this machine: pyoci's beside those of the least C program, of conmon driven by hand, of the bare runtime and of podman.
 
-All that is compared is interleaved in one run, in random order, and compared by medians: the machine may be shared and noisy."""
+All that is compared is interleaved in one run, in random order: the machine may be shared and noisy. What each figure means: docs/benchmarks.md."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import random
-import resource
 import signal
+import subprocess
 import sys
-import time
-from collections import deque
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
-import pyoci
-from benchmarks import latency, report
-from benchmarks.lives import PHASES, Direct, Floor, Plain, Pyoci, PyociRun, Way, bare_runtime, podman
-from benchmarks.place import state_directory
-from pyoci import rootfs, runtimes
-from pyoci.conmon import environment
+from benchmarks import plots, report
+from benchmarks.sections import EXTRA, SECTIONS
+from pyoci import __version__, runtimes
+from pyoci.bench.short import SCHEMA
 from tests import hosts
 
-Lives = dict[str, list[Mapping[str, float]]]
-
-
-class Progress:
-    """A counter on a terminal, one line a stage elsewhere."""
-
-    def __init__(self, stage: str, total: int) -> None:
-        self.stage, self.total, self.done = stage, total, 0
-        self.live = sys.stderr.isatty()
-        print(stage, end="" if self.live else f" ({total})\n", file=sys.stderr, flush=True)
-
-    def step(self) -> None:
-        self.done += 1
-        if self.live:
-            print(f"\r{self.stage}: {self.done}/{self.total}", end="\n" if self.done == self.total else "", file=sys.stderr, flush=True)
-
-
-def own_cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def one_at_a_time(ways: list[tuple[Way, int]], warm_up: int) -> tuple[Lives, dict[str, float], dict[str, str]]:
-    """Interleaved lives of each way; what pyoci itself and the floor itself used of the processor; and which way failed, and how."""
-    lives: Lives = {way.name: [] for way, _ in ways}
-    failed: dict[str, str] = {}
-    for way, _ in ways:
-        try:
-            for _ in range(warm_up):
-                way.live()
-        except RuntimeError as error:
-            failed[way.name] = str(error)
-    order = [way for way, count in ways if way.name not in failed for _ in range(count)]
-    random.shuffle(order)
-    progress = Progress("one at a time", len(order))
-    cpu: dict[str, list[float]] = {}
-    for way in order:
-        used = way.cpu if isinstance(way, Floor) else own_cpu if isinstance(way, Pyoci) else None
-        before = used() if used is not None else 0
-        lives[way.name].append(way.live())
-        if used is not None:
-            cpu.setdefault(way.name, []).append(used() - before)
-        progress.step()
-    # The mean: time is accounted in ticks on some kernels, and its median would be a tick.
-    return lives, {name: sum(values) / len(values) for name, values in cpu.items() if values}, failed
-
-
-def pyoci_at_once(runtime: pyoci.OCIRuntime, count: int, at_once: int, monitor: str = "conmon") -> float:
-    """Lives per second with a Launcher."""
-    began = time.perf_counter()
-    with pyoci.Launcher(runtime=runtime, monitor=monitor, max_running=at_once, max_starting=at_once) as launcher:
-        for done in launcher.map(["true"] for _ in range(count)):
-            assert done.returncode == 0, done
-    return count / (time.perf_counter() - began)
-
-
-def ways_at_once(ways: list[Way], count: int) -> float:
-    """Lives per second of as many of these as there are, each in a thread that only waits for it."""
-    left = deque(range(count))
-
-    def work(way: Way) -> None:
-        try:
-            while left:
-                left.popleft()
-                way.live()
-        except IndexError:
-            pass  # another thread took the last one
-
-    began = time.perf_counter()
-    with ThreadPoolExecutor(len(ways)) as pool:
-        try:
-            list(pool.map(work, ways))
-        finally:
-            left.clear()  # interrupted: each ends with the life it is at
-    return count / (time.perf_counter() - began)
-
-
-def several_at_once(runtime: pyoci.OCIRuntime, lives: int, with_podman: bool, counts: Sequence[int], rounds: int = 3) -> dict[str, dict[str, float]]:
-    """Containers per second at so many in flight; the median of interleaved rounds."""
-    table: dict[str, dict[str, float]] = {}
-    progress = Progress("several at once", len(counts) * rounds)
-    for at_once in counts:
-        seen: dict[str, list[float]] = {"pyoci": [], "direct": [], "floor": [], "podman run": []}
-        with ExitStack() as ends:
-            floors: list[Way] = []
-            for _ in range(at_once):
-                floors.append(Floor(runtime))
-                ends.callback(floors[-1].close)
-            for _ in range(rounds):
-                count = max(lives // rounds, at_once)
-                seen["floor"].append(ways_at_once(floors, count))
-                seen["pyoci"].append(pyoci_at_once(runtime, count, at_once))
-                seen["direct"].append(pyoci_at_once(runtime, count, at_once, "direct"))
-                if with_podman:
-                    podmans: list[Way] = [way for way in (podman(runtime) for _ in range(at_once)) if way is not None]
-                    seen["podman run"].append(ways_at_once(podmans, max(count // 8, at_once)))
-                progress.step()
-        table[str(at_once)] = {name: median(values) for name, values in seen.items() if values}
-    return table
-
-
-def summary(lives: Lives) -> dict[str, dict[str, dict[str, float]]]:
-    """way → phase → p50, p90, p99, in seconds."""
-    table: dict[str, dict[str, dict[str, float]]] = {}
-    for name, rows in lives.items():
-        if len(rows) < 2:
-            continue
-        table[name] = {}
-        for phase in (*PHASES, "total"):
-            values = [row[phase] for row in rows if phase in row]
-            if values:
-                cuts = quantiles(values, n=100, method="inclusive")
-                table[name][phase] = {"p50": median(values), "p90": cuts[89], "p99": cuts[98]}
-    return table
-
-
-def measure(name: str, lives: int, quick: bool, counts: Sequence[int], state_dir: str) -> dict[str, Any]:
-    runtime = pyoci.OCIRuntime(name, state_dir=f"{state_dir}/{name}")
-    few = max(lives // 10, 5)
-    floor = Floor(runtime)
-    ways: list[tuple[Way, int]] = [(Pyoci(runtime), lives), (Direct(runtime), lives), (Plain(runtime), lives), (floor, lives)]
-    ways += [(PyociRun(runtime), lives // 2), (bare_runtime(runtime), lives // 2)]
-    other = podman(runtime)
-    if other is not None:
-        ways.append((other, few))
-    print(f"{name}: {runtime.runtime_path}", file=sys.stderr)
-    try:
-        rows, cpu, failed = one_at_a_time(ways, 3)
-    finally:
-        for way, _ in ways:
-            way.close()
-    result: dict[str, Any] = {"lives": lives, "one at a time": summary(rows), "own processor time": cpu, "failed": failed}
-    result["several at once"] = several_at_once(runtime, lives // 2 if quick else lives, other is not None and other.name not in failed, counts)
-    ends = max(lives // 4, 5)
-    progress = Progress("how soon an end is told", 3 * ends)
-    result["exit file to wait"] = latency.exit_file(runtime, ends, progress.step)
-    result["exit file to stop"] = latency.stop(runtime, ends, progress.step)
-    result["death to wait without conmon"] = latency.conmon_killed(runtime, ends, progress.step)
-    return result
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+IMAGES = ROOT / "docs" / "img"
+COUNTS = "1,2,4,8,16,32"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks/run", description=__doc__)
-    parser.add_argument("--lives", type=int, default=200, help="of pyoci and of the floor, for each runtime (default: 200)")
-    parser.add_argument("--concurrency", default="1,2,4,8", metavar="N,…", help="how many in flight, one after the other (default: 1,2,4,8)")
-    parser.add_argument("--runtime", action="append", choices=runtimes.CANDIDATES, help="only this one (repeatable)")
-    parser.add_argument("--quick", action="store_true", help="a tenth of it, to see that all works")
-    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "latest.json", help="where the figures go")
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("the benchmark creates containers and needs root: sudo benchmarks/run", file=sys.stderr)
-        return 1
-    try:
-        counts = [int(word) for word in options.concurrency.split(",")]
-    except ValueError:
-        counts = [0]
-    if min(counts) < 1 or options.lives < 1:
-        parser.error("--lives and --concurrency take positive numbers")
-    # SIGTERM leaves the same way as Ctrl-C, through everything that cleans up.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    lives = max(options.lives // 10, 10) if options.quick else options.lives
-    hosts.become_v1_host()
-    env = environment(os.environ)
-    names, skipped = [], {}
-    for name in options.runtime or runtimes.CANDIDATES:
-        try:
-            why = runtimes.unfit(runtimes.find_executable(name), env)
-        except pyoci.ExecutableError as error:
-            why = str(error.strerror)
-        if why is None:
-            names.append(name)
-        else:
-            skipped[name] = why
-    rootfs.builtin()
-    figures: dict[str, Any] = {"host": report.host(), "skipped": skipped, "runtimes": {}}
-    with state_directory() as state_dir:
-        for name in names:
-            figures["runtimes"][name] = measure(name, lives, options.quick, counts, state_dir)
-    if report.free_memory() > 4 << 30:
-        figures["spawn"] = latency.spawn_sizes(lives, Progress("spawning from a large process", lives).step)
+    options = parser().parse_args()
+    if options.readme or options.report:
+        figures = json.loads((options.out / "figures.json").read_text())
     else:
-        figures["skipped"]["spawning from a large process"] = "less than 4 GiB of memory are free"
-    report.write(figures, options.json)
-    report.show(figures)
-    print(f"\nThe figures are in {options.json}.")
-    return 0
+        if os.geteuid() != 0:
+            print("the benchmark creates containers and needs root: sudo benchmarks/run", file=sys.stderr)
+            return 1
+        figures = measure(options)
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    if options.readme:
+        options.images.mkdir(parents=True, exist_ok=True)
+        images = {title: f"docs/img/{name}" for title, name in plots.draw(figures, options.images, ["svg"]).items()}
+        print(*report.readme(figures, images), sep="\n")
+        return 0
+    lines = list(report.whole(figures, plots.draw(figures, options.out)))
+    (options.out / "report.md").write_text("\n".join(lines) + "\n")
+    print(*lines, sep="\n")
+    print(f"\nFigures, tables and plots are in {options.out}.", file=sys.stderr)
+    return 1 if any(found["failed"] for found in figures["hosts"].values()) else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    sections = "; ".join(f"{name}: {section.about}" for name, section in SECTIONS.items())
+    top = argparse.ArgumentParser(prog="benchmarks/run", description=__doc__)
+    top.add_argument(
+        "--section", type=_names(SECTIONS), metavar="NAME,…", help=f"what to measure, or all (default: all but {', '.join(EXTRA)}). {sections}"
+    )
+    top.add_argument(
+        "--host", type=_names(hosts.KINDS), metavar="KIND,…", help="on which hosts, as tests/host makes them (default: as this machine is)"
+    )
+    top.add_argument("--runtime", type=_names(runtimes.CANDIDATES), metavar="NAME,…", help="only these (default: crun,runc)")
+    top.add_argument("--lives", type=int, help="of each way, one at a time; of podman fewer (default: 200; quick: 20)")
+    top.add_argument("--seconds", type=float, help="of a block with many at once; each has three (default: 1; quick: 0.2)")
+    top.add_argument("--concurrency", type=_counts, metavar="N,…", help=f"how many in flight, one after the other (default: {COUNTS}; quick: 1,4,8)")
+    top.add_argument("--quick", action="store_true", help="a tenth of it, to see that all works")
+    top.add_argument("--out", type=Path, default=RESULTS / "latest", metavar="DIR", help="where figures, tables and plots go, or lie already")
+    top.add_argument("--place", metavar="DIR", help="where the containers get a directory for the time, of the host that they are on (default: /run)")
+    top.add_argument("--images", type=Path, default=IMAGES, metavar="DIR", help="where --readme draws (default: docs/img)")
+    redo = top.add_mutually_exclusive_group()
+    redo.add_argument("--report", action="store_true", help="measure nothing: tables and plots anew, of the figures that lie there")
+    redo.add_argument("--readme", action="store_true", help="measure nothing: print the README's tables, and draw its plots in docs/img")
+    return top
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Runs ``benchmarks.on_host`` on each host."""
+    wanted: dict[str, Any] = {
+        "sections": [name for name in SECTIONS if name in (options.section or [name for name in SECTIONS if name not in EXTRA])],
+        "runtimes": options.runtime or list(runtimes.CANDIDATES),
+        "lives": options.lives if options.lives is not None else 20 if options.quick else 200,
+        "seconds": options.seconds if options.seconds is not None else 0.2 if options.quick else 1,
+        "place": options.place,
+        "counts": options.concurrency or _counts("1,4,8" if options.quick else COUNTS),
+    }
+    if wanted["lives"] < 1 or wanted["seconds"] <= 0:
+        raise SystemExit("benchmarks/run: --lives and --seconds take positive numbers")
+    figures: dict[str, Any] = {"schema": SCHEMA, "pyoci": __version__, "date": datetime.now(UTC).isoformat(timespec="seconds")}
+    figures |= {"options": wanted, "hosts": {}}
+    here = os.environ.get("PYOCI_TESTS_HOST")
+    if here is not None and options.host not in (None, [here]):
+        raise SystemExit(f"benchmarks/run: this is the host {here} already, on which no other can be made")
+    for kind in options.host or [here or hosts.native()]:
+        print(f"on the host {kind}", file=sys.stderr)
+        python = [sys.executable] if here is not None else [sys.executable, "-m", "tests.hosts", kind, "python3"]
+        figures["hosts"][kind] = json.loads(_output([*python, "-m", "benchmarks.on_host", json.dumps(wanted)]))
+    return figures
+
+
+def _output(argv: Sequence[str]) -> bytes:
+    """What a command prints. Interrupted, it is waited for: it cleans up."""
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGINT))
+        try:
+            printed, _ = process.communicate()
+        except KeyboardInterrupt:  # of a terminal, which has told the process as well
+            process.communicate()
+            raise
+    if process.returncode == 130:
+        raise KeyboardInterrupt
+    if process.returncode != 0:
+        raise SystemExit(f"benchmarks/run: measuring failed with {process.returncode}")
+    return printed
+
+
+def _names(known: Sequence[str] | dict[str, Any]) -> Any:
+    def parse(words: str) -> list[str]:
+        names = list(known) if words == "all" else words.split(",")
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose from all, {', '.join(known)}")
+        return names
+
+    return parse
+
+
+def _counts(words: str) -> list[int]:
+    counts = [int(word) if word.isdecimal() else 0 for word in words.split(",")]
+    if min(counts) < 1:
+        raise argparse.ArgumentTypeError("positive numbers, such as 1,4,8")
+    return counts
 
 
 if __name__ == "__main__":

@@ -1,28 +1,23 @@
-"""What the intermediate mount namespace costs: ``python -m benchmarks.mounts [PAIRS]``.
+"""What the intermediate mount namespace costs: pairs, with and without it.
 
-Pairs in random order, with and without the mount namespace; medians of the differences within a pair, so that what else the machine does
-concerns both alike. First of a spawn of ``true`` to its end, where nothing else is in the way; then of the lives of a container with a user
-namespace, whose create varies by several milliseconds for reasons of its own (cgroup v1: moving a process waits for a grace period of RCU)."""
+First of a spawn of ``true`` to its end, where nothing else is in the way; then of the lives of a container with a user namespace, whose create
+varies by several milliseconds for reasons of its own (cgroup v1: moving a process waits for a grace period of RCU)."""
 
 from __future__ import annotations
 
-import os
-import random
-import sys
 import time
-from collections.abc import Mapping
-from statistics import median, quantiles
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-import pyoci
-from benchmarks.lives import PHASES, Pyoci
-from benchmarks.place import state_directory
-from pyoci import _ffi, rootfs, runtimes, spec
-from pyoci.conmon import environment
+from benchmarks import pairs
+from benchmarks.context import Context
+from pyoci import _ffi, rootfs, spec
+from pyoci.bench.measure import WARM_UP
+from pyoci.bench.ways import Life
 from pyoci.mounts import Mounts
 from pyoci.process import Process, ended
 from pyoci.waiting import NEVER, drive
-from tests import hosts
 
 TARGET = 0.5e-3
 """Seconds that a create may cost more."""
@@ -37,8 +32,8 @@ def mapped_spec() -> dict[str, Any]:
     return config
 
 
-def spawn(mounts: Mounts | None) -> float:
-    """Seconds from before the call to the end of a small program."""
+def spawn(mounts: Mounts | None) -> dict[str, float]:
+    """From before the call to the end of a small program."""
     env = _ffi.environment_block({})
     began = time.perf_counter()
     process = Process().spawn("/bin/true", ["true"], env, mounts=mounts)
@@ -46,68 +41,21 @@ def spawn(mounts: Mounts | None) -> float:
     took = time.perf_counter() - began
     process.reap()
     process.close()
-    return took
+    return {"spawn": took}
 
 
-def spawns(pairs: int) -> list[float]:
-    """The seconds that a spawn took longer in a mount namespace of its own, for each pair."""
+def run(context: Context) -> dict[str, Any]:
+    runtime, lives = context.runtime, context.lives
     mounts = Mounts(rootfs.builtin(), 100_000, 100_000)
-    more = []
-    for _ in range(pairs):
-        took = {which: spawn(mounts if which else None) for which in random.sample((True, False), 2)}
-        more.append(took[True] - took[False])
-    return more
-
-
-class InMounts(Pyoci):
-    """create, start, wait, delete through the library, with the mount namespace or without."""
-
-    def __init__(self, runtime: pyoci.OCIRuntime, mount_namespace: bool) -> None:
-        super().__init__(runtime, mount_namespace=mount_namespace)
-        self.spec = mapped_spec()
-
-
-def measure(runtime: pyoci.OCIRuntime, pairs: int) -> dict[str, list[float]]:
-    """phase → the seconds that it took longer with than without, for each pair."""
-    ways = {True: InMounts(runtime, True), False: InMounts(runtime, False)}
-    more: dict[str, list[float]] = {phase: [] for phase in (*PHASES, "total")}
+    spawns = pairs.interleaved({"with": partial(spawn, mounts), "without": partial(spawn, None)}, 10 * lives)
+    ways = {"with": Life(runtime, mount_namespace=True), "without": Life(runtime, mount_namespace=False)}
     for way in ways.values():
-        for _ in range(3):
+        way.spec = mapped_spec()
+        for _ in range(WARM_UP):
             way.live()
-    for _ in range(pairs):
-        order = random.sample((True, False), 2)
-        took: dict[bool, Mapping[str, float]] = {which: ways[which].live() for which in order}
-        for phase, values in more.items():
-            values.append(took[True][phase] - took[False][phase])
-    return more
+    seen = pairs.interleaved({name: way.live for name, way in ways.items()}, lives, context.progress("the mount namespace", lives))
+    return pairs.differences(spawns["with"], spawns["without"]) | pairs.differences(seen["with"], seen["without"])
 
 
-def main() -> int:
-    if os.geteuid() != 0:
-        print("containers are created: this needs root", file=sys.stderr)
-        return 1
-    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 300
-    hosts.become_v1_host()
-    env = environment(os.environ)
-    print(f"Milliseconds more with the mount namespace: medians of {pairs} pairs (of {10 * pairs} for the spawn), and quartiles.")
-    print(f"A create may cost {TARGET * 1e3:g} more.", flush=True)
-    with state_directory() as base:
-        show("spawn", spawns(10 * pairs))
-        for name in runtimes.CANDIDATES:
-            try:
-                if runtimes.unfit(runtimes.find_executable(name), env) is not None:
-                    continue
-            except pyoci.ExecutableError:
-                continue
-            for phase, values in measure(pyoci.OCIRuntime(name, state_dir=f"{base}/{name}"), pairs).items():
-                show(f"{name} {phase}", values)
-    return 0
-
-
-def show(what: str, values: list[float]) -> None:
-    first, _, third = quantiles(values, n=4)
-    print(f"{what:12} {median(values) * 1e3:+.3f} ({first * 1e3:+.3f}, {third * 1e3:+.3f})", flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def report(found: dict[str, Any]) -> Iterator[str]:
+    yield from pairs.report(f"with a mount namespace (create: at most +{TARGET * 1e3:g})", found)

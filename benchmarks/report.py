@@ -1,95 +1,112 @@
-"""The figures as a table for people and as JSON for programs."""
+"""The figures of a run as Markdown: everything (report.md), and what the README shows of it."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import subprocess
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benchmarks.lives import PHASES
-from pyoci import cgroups
-
-TARGETS = {
-    "plain": ("pyoci without shortcuts", {"crun": 1.05, "runc": 1.03}),
-    "pyoci": ("pyoci", {"crun": 0.72, "runc": 0.90}),
-    "direct": ("pyoci without conmon", {"crun": 0.45, "runc": 0.60}),
-}
-"""Of create + start + wait + delete, by medians, to the floor's."""
+from benchmarks import throughput
+from benchmarks.sections import SECTIONS
+from benchmarks.ways import FLOOR
+from pyoci.bench import tables
 
 
-def host() -> dict[str, Any]:
-    facts = {
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "processors": os.cpu_count(),
-        "cgroups": cgroups.read().layout,
-    }
-    for tool in ("conmon", "crun", "runc", "podman"):
-        try:
-            said = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
-        except (OSError, subprocess.SubprocessError):
-            continue
-        facts[tool] = said.splitlines()[0].rpartition(" ")[2]
-    return facts
+def whole(figures: Mapping[str, Any], images: Mapping[str, str]) -> Iterator[str]:
+    """All that was measured; ``images``: title → path."""
+    yield "# Measured"
+    yield ""
+    yield f"{figures['date']}, pyoci {figures['pyoci']}. What each figure means: docs/benchmarks.md."
+    for kind, found in figures["hosts"].items():
+        yield ""
+        yield f"## {kind}"
+        yield ""
+        yield circumstances(found)
+        for name, sections in found["runtimes"].items():
+            for section, seen in sections.items():
+                yield from _section(f"{name}: {SECTIONS[section].about}", SECTIONS[section].report(seen))
+        for section, seen in found["sections"].items():
+            yield from _section(SECTIONS[section].about, SECTIONS[section].report(seen))
+    if images:
+        yield from _section("Plots", (f"![{title}]({path})\n" for title, path in images.items()))
 
 
-def free_memory() -> int:
-    """Bytes."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0
+def circumstances(found: Mapping[str, Any]) -> str:
+    load, words = found["load"], [tables.host(found["host"]) + "."]
+    words.append(f"Load average {load['before'][0]:.2f} before, {load['after'][0]:.2f} after {found['seconds']:.0f} s.")
+    words += [f"{name} was not measured: {why}." for name, why in found["skipped"].items()]
+    words += [f"Failed: {where}: {why}." for where, why in found["failed"].items()]
+    return " ".join(words)
 
 
-def write(figures: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(figures, indent=1) + "\n")
+def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
+    yield ""
+    yield f"### {title}"
+    yield ""
+    yield from lines
 
 
-def show(figures: dict[str, Any]) -> None:
-    facts = figures["host"]
-    print("\n" + ", ".join(f"{name} {value}" for name, value in facts.items()))
-    for name, result in figures["runtimes"].items():
-        _show_runtime(name, result)
-    for name, why in figures["skipped"].items():
-        print(f"\n{name} was not measured: {why}")
-    if "spawn" in figures:
-        small, again, large = (figures["spawn"][name] for name in ("small", "small again", "2 GiB"))
-        print(f"\nspawn, inside the C call: {small['p50'] * 1e6:.0f} µs; with 2 GiB of touched memory {large['p50'] * 1e6:.0f} µs", end="")
-        print(_against(large["p50"] / small["p50"], 1.2, "×"))
-        print(f"for comparison: two small processes {again['p50'] / small['p50']:.2f} ×; by tenth percentiles {large['p10'] / small['p10']:.2f} ×")
+def readme(figures: Mapping[str, Any], images: Mapping[str, str]) -> Iterator[str]:
+    """The README's section on what was measured, as Markdown."""
+    for kind, found in figures["hosts"].items():
+        yield ""
+        yield f"**cgroup {kind}.** {circumstances(found)}"
+        yield ""
+        yield from _alone(found["runtimes"])
+        yield ""
+        yield from _together(found["runtimes"])
+    for title, path in images.items():
+        yield ""
+        yield f"![{title}]({path})"
 
 
-def _against(value: float, target: float, unit: str) -> str:
-    return f" → {value:.2f} {unit} (target: at most {target:g} {unit})"
+def _alone(runtimes: Mapping[str, Any]) -> Iterator[str]:
+    """Each way's life by both runtimes, in one table."""
+    seen = {name: sections["life"] for name, sections in runtimes.items() if "life" in sections}
+    rows = []
+    for way in dict.fromkeys(_general(way, name) for name, found in seen.items() for way in found["ways"]):
+        row = [way]
+        for name, found in seen.items():
+            figures = found["ways"].get(way.replace("bare runtime", f"{name} run"))
+            floor = found["ways"].get(FLOOR)
+            total = figures["phases"]["total"] if figures is not None else None
+            target = found["targets"].get(way)
+            ratio = tables.times(total["p50"], floor["phases"]["total"]["p50"]) if total is not None and floor is not None else ""
+            row += [tables.ms(total["p50"]), tables.ms(total["p99"])] if total is not None else ["", ""]
+            row += [f"{ratio} ({target:g})" if target is not None and ratio else ratio]
+            row += [tables.ms(figures["own"], 2) if figures is not None else ""]
+        rows.append(row)
+    head = [f"{name}{what}" for name in seen for what in (", ms", " p99", f" to the {FLOOR}", " own cpu")]
+    if rows:
+        yield from tables.table(["one at a time", *head], rows)
+    told = [
+        [what, *(tables.ms(sections["latency"][what]["p50"], 2) if "latency" in sections else "" for sections in runtimes.values())]
+        for what in next((sections["latency"] for sections in runtimes.values() if "latency" in sections), {})
+    ]
+    if told:
+        yield ""
+        yield from tables.table(["how soon an end is told, ms", *runtimes], told)
 
 
-def _show_runtime(name: str, result: dict[str, Any]) -> None:
-    alone = result["one at a time"]
-    print(f"\n{name}, one at a time, {result['lives']} lives; p50 and p99 in ms")
-    print(f"{'':12}" + "".join(f"{phase:>16}" for phase in (*PHASES, "total")) + f"{'per second':>12}{'to floor':>10}")
-    floor = alone.get("floor", {}).get("total", {}).get("p50")
-    for way, phases in alone.items():
-        cells = [f"{phases[p]['p50'] * 1e3:8.2f}{phases[p]['p99'] * 1e3:8.2f}" if p in phases else f"{'':16}" for p in (*PHASES, "total")]
-        total = phases["total"]["p50"]
-        print(f"{way:12}" + "".join(cells) + f"{1 / total:12.1f}" + (f"{total / floor:8.2f} ×" if floor else ""))
-    for way, why in result["failed"].items():
-        print(f"{way:12}does not work here: {why}")
-    cpu = result["own processor time"]
-    for way, (what, targets) in TARGETS.items():
-        if floor and way in alone:
-            print(f"{what} to the floor" + _against(alone[way]["total"]["p50"] / floor, targets[name], "×"))
-            print(f"own processor time per container: floor {cpu['floor'] * 1e3:.2f} ms, {what}" + _against(cpu[way] * 1e3, 0.6, "ms"))
-    print("exit file to the return of wait()" + _against(result["exit file to wait"] * 1e3, 1, "ms"))
-    print("exit file to the return of stop()" + _against(result["exit file to stop"] * 1e3, 2, "ms"))
-    print("init's death to the return of wait(), conmon killed" + _against(result["death to wait without conmon"] * 1e3, 5, "ms"))
-    print(f"\n{name}, several at once, containers per second")
-    ways = ("pyoci", "direct", "floor", "podman run")
-    print(f"{'in flight':12}" + "".join(f"{way:>12}" for way in ways) + f"{'to floor':>12}")
-    for at_once, row in result["several at once"].items():
-        cells = [f"{row[way]:12.1f}" if way in row else f"{'-':>12}" for way in ways]
-        print(f"{at_once:12}" + "".join(cells) + f"{row['pyoci'] / row['floor']:10.2f} ×")
+def _general(way: str, runtime: str) -> str:
+    return "bare runtime" if way == f"{runtime} run" else way
+
+
+def _together(runtimes: Mapping[str, Any]) -> Iterator[str]:
+    for name, sections in runtimes.items():
+        if "throughput" in sections:
+            by_count = sections["throughput"]["in flight"]
+            yield from tables.table(*_rates(name, by_count))
+            yield ""
+
+
+def _rates(name: str, by_count: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    ways = list(dict.fromkeys(way for found in by_count.values() for way in found["ways"]))
+    rows = [[way, *(f"{found['ways'][way]['per second']:.0f}" if way in found["ways"] else "" for found in by_count.values())] for way in ways]
+    for way, targets in throughput.TARGETS.items():
+        for other, target in targets.items():
+            ratios = [
+                f"{found['ways'][way]['per second'] / found['ways'][other]['per second']:.1f} ×" if {way, other} <= set(found["ways"]) else ""
+                for found in by_count.values()
+            ]
+            rows.append([f"{way} to {other} ({target:g} × at 4 and 8)", *ratios])
+    return [f"{name}, per second, in flight", *by_count], rows

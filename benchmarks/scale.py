@@ -23,10 +23,12 @@ from statistics import median, quantiles
 from typing import Any, Protocol
 
 import pyoci
+from benchmarks.context import Context
 from benchmarks.latency import Witness
-from benchmarks.lives import PATIENCE, true_spec
 from benchmarks.place import state_directory
 from pyoci import cgroups, rootfs, spec
+from pyoci.bench.tables import ms, table
+from pyoci.bench.ways import PATIENCE, config_of
 from pyoci.runtime import stored
 from tests import hosts
 
@@ -117,7 +119,7 @@ class Plain:
     def __init__(self, runtime: pyoci.OCIRuntime, monitor: str) -> None:
         self.runtime = runtime
         self.monitor = monitor
-        self._spec = true_spec()
+        self._spec = config_of()
         self._containers: set[pyoci.Container] = set()
         self._thread: threading.Thread | None = None
 
@@ -343,6 +345,32 @@ def measure(runtime: pyoci.OCIRuntime, count_alive: int, count_lives: int, few: 
         figures["lives"] = lives(runtime, count_lives)
     assert not stored(runtime.state_dir), "containers were left"
     return figures
+
+
+def run(context: Context) -> dict[str, Any]:
+    """With 200 lives: 1,000 alive, 20,000 one after another."""
+    return measure(context.runtime, 5 * context.lives, 100 * context.lives, context.lives)
+
+
+def report(found: dict[str, Any]) -> Iterator[str]:
+    monitors = {name: seen for name, seen in found.items() if name in ("conmon", "direct")}
+    for monitor, seen in monitors.items():
+        yield from table(["own ms each", *seen["own time each"]], [[monitor, *(ms(each, 2) for each in seen["own time each"].values())]])
+        yield ""
+        if "alive" in seen:
+            yield from _columns(f"alive, {monitor}", seen["alive"])
+            yield ""
+        yield from _columns(f"per second, {monitor}, in flight", seen["beside"])
+        yield ""
+    if "lives" in found:
+        some = found["lives"][:: max(len(found["lives"]) // 5, 1)]
+        yield from _columns("lives one after another", {str(round(sample["lives"])): sample for sample in some})
+
+
+def _columns(title: str, columns: Mapping[Any, Mapping[str, float]]) -> Iterator[str]:
+    """A table with a column for each, and a row for each of their figures."""
+    rows = next(iter(columns.values()))
+    yield from table([title, *map(str, columns)], [[what, *(f"{column[what]:.4g}" for column in columns.values())] for what in rows])
 
 
 def main() -> int:

@@ -29,10 +29,15 @@ PR_SET_CHILD_SUBREAPER = 36
 _subreaper = 0  # the process that has been made one
 
 
+def is_subreaper() -> bool:
+    """This process has been made one here."""
+    return _subreaper == os.getpid()
+
+
 def become_subreaper() -> None:
     """Once for each process: a forked child is none. Raises SpawnError."""
     global _subreaper
-    if _subreaper == os.getpid():
+    if is_subreaper():
         return
     import ctypes
 
