@@ -32,7 +32,7 @@ from pyoci.waiting import Wait, deadline_in, passed, sooner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any, Literal, TypeAlias
 
     from pyoci.exits import ExitStatus
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pyoci.store import Store
     from pyoci.waiting import Operation
 
-    Kind: TypeAlias = Literal["container", "conmon", "runtime state", "exit file", "cgroup", "scope"]
+    Kind: TypeAlias = Literal["container", "conmon", "runtime state", "exit file", "cgroup", "scope", "network namespace", "bridge"]
 
 YOUNG = 10.0
 """Seconds in which a directory without a record may be one that somebody is just making: what is written next says who."""
@@ -55,9 +55,9 @@ class Pruned:
     """One thing that was removed, or that would be (``dry_run``).
 
     ``kind``: what it is: a "container" with all that belongs to it, which ``parts`` lists; or, of one that has no directory any more, a
-    "conmon" (with what runs below it), "runtime state", an "exit file", a "cgroup", a "scope". ``id``: the container's. ``name``: its path, pid
-    or unit. ``why``: a sentence. ``status``: how the container ended, which is known nowhere else from now on; None if it never got ready.
-    ``error``: why it could not be removed, or None."""
+    "conmon" (with what runs below it), "runtime state", an "exit file", a "cgroup", a "scope"; or a "network namespace" or a "bridge" of a
+    process that is gone. ``id``: the container's, or the network's name. ``name``: its path, pid or unit. ``why``: a sentence. ``status``: how
+    the container ended, which is known nowhere else from now on; None if it never got ready. ``error``: why it could not be removed, or None."""
 
     __slots__ = ("error", "id", "kind", "name", "parts", "status", "why")
 
@@ -98,6 +98,7 @@ def sweep(
         yield from work.container(id)
     yield from work.strays()
     yield from work.scopes()
+    work.networks()
     return work.found
 
 
@@ -394,6 +395,33 @@ class _Pruning:
             match = _SCOPE.fullmatch(unit)
             self.found.append(Pruned("scope", match[1] if match is not None else "", unit, "it has failed, and its container is not here"))
 
+    # --- networks ---------------------------------------------------------------------------------------------------------------------
+
+    def networks(self) -> None:
+        """What tells by its name that a process has made it that is gone, and is used by nobody. It belongs to no state directory."""
+        from pyoci import networks
+
+        try:
+            for namespace in networks.stale():
+                why = "the process that made it is gone; who uses it keeps it, without the name"
+                self._network(Pruned("network namespace", namespace.name, namespace.path, why), namespace.remove)
+            if any(map(networks.is_ownerless, _link_aliases())):  # only then is netlink worth its import
+                from pyoci import bridges
+
+                for name in bridges.stale():
+                    pruned = Pruned("bridge", name, f"link {name}", "the process that made it is gone, and nothing is connected to it")
+                    self._network(pruned, lambda name=name: bridges.remove(name))  # type: ignore[misc]
+        except (Error, OSError) as error:
+            _keep("networks", text(error))
+
+    def _network(self, pruned: Pruned, remove: Callable[[], None]) -> None:
+        if not self.dry_run:
+            try:
+                remove()
+            except (Error, OSError) as error:
+                pruned.error = error
+        self.found.append(pruned)
+
 
 _OWN_CGROUP = re.compile(cgroups.PREFIX + r"-([0-9a-f]{32})")
 _SCOPE = re.compile(cgroups.PREFIX + r"-(?:conmon-)?([0-9a-f]{32})\.scope")
@@ -427,6 +455,16 @@ def _lives(directory: str) -> bool:
     found = read_small(f"{directory}/pids", 256)
     pids = parse_pids(found[0]) if found is not None else None
     return pids is not None and any(process is not None and not process.has_ended() for process in (pids[0].find(), pids[1].find()))
+
+
+def _link_aliases() -> Iterator[str]:
+    """What was written to the links of our network namespace (sysfs-class-net)."""
+    try:
+        names = os.listdir("/sys/class/net")
+    except FileNotFoundError:
+        return
+    for name in names:
+        yield os.fsdecode(cgroups.read_control(f"/sys/class/net/{name}/ifalias")).strip()
 
 
 def _lock(id: str, directory: str) -> Operation[Lock]:

@@ -19,6 +19,7 @@ import pytest
 
 import pyoci
 from pyoci import cgroups, recovery
+from pyoci.networks import NetworkNamespace
 from tests import audit
 from tests.containers import Build
 from tests.long import LONG
@@ -344,6 +345,28 @@ def test_empty_cgroups_that_only_we_name_so(runtime: pyoci.OCIRuntime, monkeypat
         for path in made:
             with contextlib.suppress(FileNotFoundError):
                 path.rmdir()
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("network_names")
+def test_networks(state_dir: str) -> None:
+    code = """
+import os, signal
+from pyoci.bridges import Bridge
+from pyoci.networks import NetworkNamespace
+NetworkNamespace.make()
+bridge = Bridge(subnet="192.0.2.0/29")
+print(bridge.name, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False)
+    with NetworkNamespace.make() as ours:
+        seen = [(item.kind, item.id) for item in pyoci.prune(state_dir, dry_run=True)]
+        assert [kind for kind, _ in seen] == ["network namespace", "bridge"]
+        assert seen[1][1] == done.stdout.strip()
+        assert [(item.kind, item.id) for item in pyoci.prune(state_dir)] == seen
+        assert pyoci.prune(state_dir) == []
+        assert NetworkNamespace.list() == [ours]
 
 
 # --- systemd ----------------------------------------------------------------------------------------------------------------------
