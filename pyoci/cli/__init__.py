@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 VERBS = {
     "run": "run a command in a new container and give its exit code",
     "list": "list the containers",
+    "prune": "remove what is dead or orphaned, as after a crash",
     "doctor": "say what this host has and lacks, and how to mend it",
 }
 """Each verb, and what it does in one line of ``pyoci --help``."""

@@ -132,6 +132,36 @@ def test_asyncio(runtime: pyoci.OCIRuntime, build: Build) -> None:
     assert asyncio.run(main()) == ["bound"]
 
 
+@pytest.mark.root
+def test_on_the_command_line(runtime: pyoci.OCIRuntime, build: Build) -> None:
+    def verb(*args: str) -> str:
+        command = [sys.executable, "-m", "pyoci", "prune", "--state-dir", runtime.state_dir, *args]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    killed_creator(runtime, build, several)
+    assert [line.split()[:3] for line in verb("--dry-run").splitlines()] == [
+        ["KIND", "ID", "CODE"],
+        ["container", "bound", "-"],
+        ["container", "direct", "-"],
+        ["container", "over", "7"],
+    ]
+    assert [json.loads(line)["id"] for line in verb("--older-than", "1h", "--json", "-n").splitlines()] == ["bound", "direct"]
+    told = [json.loads(line) for line in verb("--created", "--json").splitlines()]
+    assert {item["id"]: (item["removed"], item["status"]["code"]) for item in told} == {
+        "bound": (True, 137),
+        "direct": (True, 137),
+        "over": (True, 7),
+        "waiting": (True, 137),
+    }
+    assert verb() == ""
+    runtime.load("free").delete(force=True)
+    for bad in ("x", "1y", "", "-1"):
+        done = subprocess.run([sys.executable, "-m", "pyoci", "prune", f"--older-than={bad}"], check=False, capture_output=True, text=True)
+        assert done.returncode == 125
+        assert "older" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 def test_bad_ages(tmp_path: Path) -> None:
     for age in (-1, float("nan"), "1", True):
         with pytest.raises(pyoci.InvalidOption, match="older_than"):
