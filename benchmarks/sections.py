@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import execs, latency, life, memory, mounts, placement, scale, throughput
+from benchmarks import execs, latency, life, memory, mounts, networks, placement, scale, throughput
 from benchmarks.context import Section
 
 SECTIONS = {
@@ -14,8 +14,9 @@ SECTIONS = {
     "spawn": Section("a spawn from a large process", latency.run_spawns, latency.report_spawns, once=True),
     "mounts": Section("the intermediate mount namespace", mounts.run, mounts.report),
     "placement": Section("a cgroup or scope of its own for conmon", placement.run, placement.report),
+    "networks": Section("a life by its network: private, pooled, named, host, none, bridged", networks.run, networks.report),
     "scale": Section("a thousand alive at once, twenty thousand one after another", scale.run, scale.report, once=True),
 }
 """``--section``: what it is."""
-EXTRA = ("mounts", "placement", "scale")
+EXTRA = ("mounts", "placement", "networks", "scale")
 """Only when asked for."""

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections import deque
 from time import monotonic
 
-from pyoci import _ffi, forks, ids
+from pyoci import _ffi, forks, ids, owners
 from pyoci.errors import InvalidOption, NetworkError
-from pyoci.process import read_stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +88,7 @@ class NetworkNamespace(Network):
     def make(cls, name: str | None = None) -> Self:
         """A new one, empty but for a loopback that is up. ``name``: see ``ids.check``; None makes one that tells whose it is, so that ``stale``
         finds it when this process has been killed. Raises InvalidID, and NetworkError (FileExistsError's errno when the name is taken)."""
-        self = cls(f"{owner()}-{os.urandom(4).hex()}" if name is None else name)
+        self = cls(f"{owner()}_{os.urandom(4).hex()}" if name is None else name)
         _ffi.network_names(NAMES)
         made = _Descriptors()
         try:
@@ -175,26 +173,16 @@ def _is_namespace(path: str) -> bool:
 
 # --- whose they are ---------------------------------------------------------------------------------------------------------------
 
-_OWNER = re.compile(r"pyoci-(\d{1,20})-(\d{1,10})-(\d{1,20})(?:-|$)", re.ASCII)
-
 
 def owner() -> str:
-    """Who we are, for a name: our pid namespace, pid and start time."""
-    stat = read_stat(os.getpid())
-    return f"pyoci-{_pid_namespace()}-{os.getpid()}-{stat.start_time if stat is not None else 0}"
+    """Who we are (``owners.ours``), as a name or the beginning of one."""
+    return f"pyoci_{owners.ours().replace(' ', '_')}"
 
 
 def is_ownerless(name: str) -> bool:
-    """The name was made by ``owner`` in a process that has ended. What was made in another pid namespace is not ours to judge."""
-    match = _OWNER.match(name)
-    if match is None or int(match[1]) != _pid_namespace():
-        return False
-    stat = read_stat(int(match[2]))
-    return stat is None or stat.start_time != int(match[3])
-
-
-def _pid_namespace() -> int:
-    return os.stat("/proc/self/ns/pid").st_ino
+    """The name begins with what ``owner`` gave in a process that has ended."""
+    prefix, *words = name.split("_")
+    return prefix == "pyoci" and owners.fate(" ".join(words[:5])) == "gone"
 
 
 def stale() -> list[NetworkNamespace]:

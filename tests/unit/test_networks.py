@@ -52,11 +52,11 @@ def test_one_that_could_change_more_than_the_kernel_tells_does_not(change: Chang
 
 def test_a_name_tells_whose_it_is() -> None:
     assert not networks.is_ownerless(networks.owner())
-    assert not networks.is_ownerless(f"{networks.owner()}-0123")
-    namespace, pid, start = networks.owner().removeprefix("pyoci-").split("-")
-    assert networks.is_ownerless(f"pyoci-{namespace}-{pid}-{int(start) + 1}-0123")  # another process had this pid
-    assert not networks.is_ownerless(f"pyoci-{int(namespace) + 1}-{pid}-{int(start) + 1}-0123")  # we cannot see its process
-    for name in ("mine", "pyoci-1-2", "pyoci-mine", f"x{networks.owner()}"):
+    assert not networks.is_ownerless(f"{networks.owner()}_0123")
+    _, boot, namespace, pid, start, inode = networks.owner().split("_")
+    assert networks.is_ownerless(f"pyoci_{boot}_{namespace}_{pid}_{int(start) + 1}_{inode}_0123")  # another process had this pid
+    assert not networks.is_ownerless(f"{boot}_{namespace}_{pid}_{int(start) + 1}_{inode}_0123")
+    for name in ("mine", "pyoci_1_2", "pyoci", "pyoci_mine", f"x{networks.owner()}"):
         assert not networks.is_ownerless(name)
 
 
