@@ -5,7 +5,9 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -31,6 +33,25 @@ int po_capture(uint64_t size, int32_t *ret_fd) {
         return -err;
     }
     *ret_fd = fd;
+    return 0;
+}
+
+/*
+ * An inotify instance that becomes readable when the open file FD is written to, or when a name of it goes (removed, or another file renamed over
+ * it: IN_ATTRIB, for its link count; IN_MOVE_SELF). Watched through /proc, so that it is this file, whatever its path means by now.
+ */
+int po_watch_file(int32_t fd, int32_t *ret_fd) {
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    if (watch < 0)
+        return -errno;
+    if (inotify_add_watch(watch, path, IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF) < 0) {
+        int err = errno;
+        close(watch);
+        return -err;
+    }
+    *ret_fd = watch;
     return 0;
 }
 

@@ -142,6 +142,7 @@ int po_tree_remove(const char *path, struct po_error *ret_error);
 /* io.c */
 int po_socketpair(int32_t type, int32_t ret_fds[2]);
 int po_capture(uint64_t size, int32_t *ret_fd);
+int po_watch_file(int32_t fd, int32_t *ret_fd);
 int po_read_line(int32_t fd, char *buffer, uint32_t size, uint32_t *length, int64_t deadline);
 int po_poll(struct po_event *events, uint32_t count, int64_t deadline);
 

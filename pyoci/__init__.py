@@ -101,6 +101,7 @@ if TYPE_CHECKING:
     from pyoci.launcher import Launcher as Launcher
     from pyoci.launcher import LaunchFuture as LaunchFuture
     from pyoci.launcher import Progress as Progress
+    from pyoci.logs import LogEntry as LogEntry
     from pyoci.networks import NetworkNamespace as NetworkNamespace
     from pyoci.networks import NetworkPool as NetworkPool
     from pyoci.oneshot import CompletedProcess as CompletedProcess
@@ -154,6 +155,7 @@ _HOMES = {
     "exits": ("ExitStatus",),
     "launcher": ("Job", "LaunchFuture", "Launcher", "Progress"),
     "networks": ("NetworkNamespace", "NetworkPool"),
+    "logs": ("LogEntry",),
     "oneshot": ("CompletedProcess", "RunFailed", "RunTimeout", "run"),
     "recovery": ("Pruned",),
     "runtime": ("OCIRuntime", "prune"),

@@ -261,6 +261,16 @@ def capture(size: int) -> int:
     return int(ret[0])
 
 
+def watch_file(fd: int) -> int:
+    """An inotify descriptor that becomes readable when this open file is written to, or its name goes. Raises OSError: EMFILE where the user's
+    instances are all taken."""
+    ret = ffi.new("int32_t *")
+    result = lib.po_watch_file(fd, ret)
+    if result < 0:
+        raise failure(result, "inotify")
+    return int(ret[0])
+
+
 def file_write(path: str, content: bytes) -> None:
     """A new file with this content, mode 0640. Raises OSError, FileExistsError among them."""
     result = lib.po_file_write(os.fsencode(path), content, len(content))

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterable
 from time import monotonic_ns
 
-from pyoci import execs, forks, lifecycle, oneshot, recovery, several, spec
+from pyoci import execs, forks, lifecycle, logs, oneshot, recovery, several, spec
 from pyoci.attach import AttachmentBase, connect
 from pyoci.container import ContainerBase, ExecSessionBase
 from pyoci.launcher import Job, Limits, Progress, job
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pyoci.execs import ExecOptions
     from pyoci.exits import ExitStatus
     from pyoci.launcher import Command
+    from pyoci.logs import LogEntry, LogOptions
     from pyoci.oneshot import RunOptions
     from pyoci.options import CreateOptions
     from pyoci.recovery import Pruned
@@ -186,6 +187,10 @@ class Container(ContainerBase):
         """As ``pyoci.Container.exec_stop``."""
         await drive(execs.stop(execs.living(self._life), timeout))
 
+    def logs(self, **options: Unpack[LogOptions]) -> AsyncIterator[LogEntry]:
+        """As ``pyoci.Container.logs``, for ``async for``."""
+        return _entries(logs.reader(self._life, **options))
+
     async def attach(self) -> Attachment:
         """As ``pyoci.Container.attach``."""
         return Attachment(self._life, await drive(connect(self._life)))
@@ -198,6 +203,15 @@ class Container(ContainerBase):
             await drive(lifecycle.leave(self._life, failed=kind is not None))
         finally:
             self._close()
+
+
+async def _entries(reader: logs.Reader) -> AsyncIterator[LogEntry]:
+    try:
+        while entries := await drive(reader.more()):
+            for entry in entries:
+                yield entry
+    finally:
+        reader.close()
 
 
 class Attachment(AttachmentBase):

@@ -11,7 +11,7 @@ from pyoci.waiting import drive
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from ipaddress import IPv4Address
     from types import TracebackType
     from typing import Self, Unpack
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pyoci.attach import Attachment
     from pyoci.execs import ExecOptions
     from pyoci.exits import ExitStatus
+    from pyoci.logs import LogEntry, LogOptions, Reader
     from pyoci.runtimes import State
     from pyoci.sessions import Session
 
@@ -168,6 +169,15 @@ class Container(ContainerBase):
         ContainerStateError in a paused container."""
         drive(execs.stop(execs.living(self._life), timeout))
 
+    def logs(self, **options: Unpack[LogOptions]) -> Iterator[LogEntry]:
+        """What it has written, entry by entry, from its log: a file, or the journal (``log_driver``). With ``follow=True`` it goes on until the
+        container has ended. ``logs.reader`` tells the other options: ``tail``, ``since``, ``stream``.
+
+        Raises InvalidOption, StateDirError, both at the call. Close the iterator, or read it to its end."""
+        from pyoci import logs
+
+        return _entries(logs.reader(self._life, **options))
+
     def attach(self) -> Attachment:
         """Attaches to its stdio: the terminal, or what goes to the log, and stdin where it was kept open. Raises ContainerStateError when it
         has ended, InvalidOption when its stdio are descriptors of its creator's."""
@@ -183,6 +193,14 @@ class Container(ContainerBase):
             drive(lifecycle.leave(self._life, failed=kind is not None))
         finally:
             self._close()
+
+
+def _entries(reader: Reader) -> Iterator[LogEntry]:
+    try:
+        while entries := drive(reader.more()):
+            yield from entries
+    finally:
+        reader.close()
 
 
 class ExecSessionBase:
