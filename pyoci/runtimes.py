@@ -215,6 +215,14 @@ def version_of(path: str, env: Mapping[str, str]) -> tuple[int, ...] | None:
     return drive(ask_version(path, environment_block(env)))
 
 
+def version_line(path: str, env: Mapping[str, str]) -> str:
+    """The first line of what ``--version`` says."""
+    from pyoci._ffi import environment_block
+
+    output = drive(invoke(f"asking {path} for its version", path, [path, "--version"], environment_block(env), PROBE_TIMEOUT, stdout=True))
+    return output.stdout[:4096].decode("utf-8", "replace").partition("\n")[0].strip()
+
+
 def ask_version(path: str, env: tuple[bytes, int]) -> Operation[tuple[int, ...] | None]:
     """What ``--version`` of a runtime or of conmon says; None when that is no version."""
     output = yield from invoke(f"asking {path} for its version", path, [path, "--version"], env, PROBE_TIMEOUT, stdout=True)

@@ -104,6 +104,18 @@ class Systemd:
             raise
         self._give(connection)
 
+    def version(self, deadline: int) -> Operation[str]:
+        """systemd's own. Raises CgroupError when it does not answer."""
+        connection = yield from self._take(deadline)
+        try:
+            properties = "org.freedesktop.DBus.Properties"
+            reply = yield from connection.call(NAME, PATH, properties, "Get", "ss", MANAGER, "Version", deadline=deadline)
+        except BaseException:
+            connection.close()
+            raise
+        self._give(connection)
+        return str(reply.body[0][1])
+
     def forget_failed(self, patterns: list[str], wanted: Callable[[str], bool], deadline: int, *, dry_run: bool = False) -> Operation[list[str]]:
         """Forgets the failed units of these names that are ``wanted``; tells which. Raises CgroupError."""
         connection = yield from self._take(deadline)
