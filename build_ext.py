@@ -19,7 +19,7 @@ ffi = FFI()
 ffi.cdef(declarations())
 ffi.set_source(
     "pyoci._native",
-    '#include "pyoci.h"',
+    '#include "pyoci.h"\n#include "lock.h"',
     sources=[os.path.relpath(CSRC / name, Path(__file__).parent) for name in SOURCES],
     include_dirs=[str(CSRC)],
     depends=[str(path) for path in CSRC.glob("*.h")],

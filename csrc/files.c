@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -29,6 +30,65 @@ int po_file_write(const char *path, const char *content, uint64_t size) {
     }
     close(fd);
     return result;
+}
+
+static int64_t nanoseconds(struct timespec t) {
+    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+/*
+ * The start of a regular file, and when it was changed; how many bytes. -EINVAL: no regular file. It never waits, as opening or reading a FIFO
+ * would. FLAGS: O_NOFOLLOW, or 0.
+ */
+int po_file_read(const char *path, int32_t flags, char *buffer, uint32_t size, int64_t *ret_mtime) {
+    int fd = open(path, flags | O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0)
+        return -errno;
+    struct stat status;
+    int result = fstat(fd, &status) < 0 ? -errno : S_ISREG(status.st_mode) ? 0 : -EINVAL;
+    if (result == 0) {
+        ssize_t got = read(fd, buffer, size);
+        result = got < 0 ? -errno : (int)got;
+        *ret_mtime = nanoseconds(status.st_mtim);
+    }
+    close(fd);
+    return result;
+}
+
+int po_file_mark(const char *path, int32_t follow, struct po_mark *ret_mark) {
+    struct stat status;
+    if (fstatat(AT_FDCWD, path, &status, follow ? 0 : AT_SYMLINK_NOFOLLOW) < 0)
+        return -errno;
+    *ret_mark = (struct po_mark){
+        .device = status.st_dev,
+        .inode = status.st_ino,
+        .size = status.st_size,
+        .mtime = nanoseconds(status.st_mtim),
+        .ctime = nanoseconds(status.st_ctim),
+    };
+    return 0;
+}
+
+/* For what opens at once. */
+int po_open(const char *path, int32_t flags, int32_t *ret_fd) {
+    int fd = open(path, flags | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    *ret_fd = fd;
+    return 0;
+}
+
+/* flock(2) that does not wait. */
+int po_lock(int32_t fd, int32_t operation) {
+    return flock(fd, operation | LOCK_NB) < 0 ? -errno : 0;
+}
+
+int po_mkdir(const char *path, uint32_t mode) {
+    return mkdir(path, mode) < 0 ? -errno : 0;
+}
+
+int po_unlink(const char *path) {
+    return unlink(path) < 0 ? -errno : 0;
 }
 
 /* What is not there any more is as good as removed. */

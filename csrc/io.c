@@ -1,4 +1,4 @@
-/* io.c: socket pairs, captured output, one line, and waiting: all with the interpreter lock released by the caller. */
+/* io.c: pipes, socket pairs, captured output, one line, and waiting. */
 #define _GNU_SOURCE
 #include "pyoci.h"
 #include "syscalls.h"
@@ -7,12 +7,39 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 
 _Static_assert(sizeof(struct po_event) == sizeof(struct pollfd), "struct po_event is struct pollfd");
+
+/* A pipe; its end OURS (0: to read, 1: to write) does not block. */
+int po_pipe(int32_t ret_fds[2], int32_t ours) {
+    int fds[2];
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return -errno;
+    fcntl(fds[ours], F_SETFL, (ours ? O_WRONLY : O_RDONLY) | O_NONBLOCK);
+    ret_fds[0] = fds[0];
+    ret_fds[1] = fds[1];
+    return 0;
+}
+
+/* Of and to what does not block. */
+int po_read(int32_t fd, char *buffer, uint32_t size) {
+    ssize_t got = read(fd, buffer, size);
+    return got < 0 ? -errno : (int)got;
+}
+
+int po_write(int32_t fd, const char *content, uint32_t size) {
+    ssize_t written = write(fd, content, size);
+    return written < 0 ? -errno : (int)written;
+}
+
+void po_close(int32_t fd) {
+    close(fd);
+}
 
 int po_socketpair(int32_t type, int32_t ret_fds[2]) {
     return socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ret_fds) < 0 ? -errno : 0;
@@ -72,6 +99,41 @@ int po_poll(struct po_event *events, uint32_t count, int64_t deadline) {
         wait = &timeout;
     }
     int ready = ppoll((struct pollfd *)events, count, wait, NULL);
+    return ready < 0 ? -errno : ready;
+}
+
+/* A descriptor that was closed meanwhile is out of the epoll, and its number may be another's by now: WATCHED is only a guess. */
+static int watch(int epoll, int fd, uint32_t events, int watched) {
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    if (!events) {
+        epoll_ctl(epoll, EPOLL_CTL_DEL, fd, &event);
+        return 0;
+    }
+    if (watched && epoll_ctl(epoll, EPOLL_CTL_MOD, fd, &event) == 0)
+        return 0;
+    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0 && (errno != EEXIST || epoll_ctl(epoll, EPOLL_CTL_MOD, fd, &event) < 0) ? -errno : 0;
+}
+
+/*
+ * Takes COUNT changes of what an epoll watches (events 0: no longer; revents not 0: it is watched already), then tells at most SIZE events, as
+ * po_poll.
+ */
+int po_epoll(int32_t epoll, const struct po_event *changes, uint32_t count, struct po_event *ret_events, uint32_t size, int64_t deadline) {
+    for (uint32_t i = 0; i < count; i++) {
+        int result = watch(epoll, changes[i].fd, (uint32_t)changes[i].events, changes[i].revents);
+        if (result < 0)
+            return result;
+    }
+    struct epoll_event events[64];
+    int timeout = -1;
+    if (deadline != PO_NEVER) {
+        /* In milliseconds, rounded up: never early. */
+        int64_t left = (deadline - now() + 999999) / 1000000;
+        timeout = left < 0 ? 0 : left > INT32_MAX ? INT32_MAX : (int)left;
+    }
+    int ready = epoll_wait(epoll, events, (int)(size < 64 ? size : 64), timeout);
+    for (int i = 0; i < ready; i++)
+        ret_events[i] = (struct po_event){.fd = events[i].data.fd, .revents = (int16_t)events[i].events};
     return ready < 0 ? -errno : ready;
 }
 

@@ -3,7 +3,12 @@
 #include "pyoci.h"
 #include "syscalls.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 int po_pidfd_open(int32_t pid, int32_t *ret_pidfd) {
@@ -11,6 +16,48 @@ int po_pidfd_open(int32_t pid, int32_t *ret_pidfd) {
     if (pidfd < 0)
         return pidfd;
     *ret_pidfd = pidfd;
+    return 0;
+}
+
+/* The fields of /proc/PID/stat that matter here (proc_pid_stat(5)), counted from the name's end: in parentheses, it can hold anything. */
+static int read_stat(int pid, struct po_identity *ret_identity) {
+    char path[32], content[1024];
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? -ESRCH : -errno;
+    ssize_t got = read(fd, content, sizeof content - 1);
+    int err = errno;
+    close(fd);
+    if (got < 0)
+        return -err;
+    content[got] = '\0';
+    char *at = strrchr(content, ')'), *parent = NULL;
+    for (int field = 3; at && field <= 22; field++) {
+        at = strchr(at + 1, ' ');
+        if (field == 4)
+            parent = at;
+    }
+    if (!at)
+        return -EPROTO;
+    ret_identity->ppid = atoi(parent + 1);
+    ret_identity->start_time = strtoull(at + 1, NULL, 10);
+    return 0;
+}
+
+/* A new pidfd of a process, and who that is. -ESRCH: there is none. */
+int po_identify(int32_t pid, struct po_identity *ret_identity) {
+    int pidfd = sys_pidfd_open(pid);
+    if (pidfd < 0)
+        return pidfd;
+    struct stat status;
+    int result = fstat(pidfd, &status) < 0 ? -errno : read_stat(pid, ret_identity);
+    if (result < 0) {
+        close(pidfd);
+        return result;
+    }
+    ret_identity->inode = status.st_ino;
+    ret_identity->pidfd = pidfd;
     return 0;
 }
 

@@ -109,6 +109,23 @@ struct po_exit {
     int32_t signal;
 };
 
+/* Who a process is. start_time: in clock ticks since boot; inode: of its pidfd, its alone until the next boot (pidfs, Linux 6.9). */
+struct po_identity {
+    int32_t ppid;
+    int32_t pidfd;
+    uint64_t start_time;
+    uint64_t inode;
+};
+
+/* What tells a file from another one that had its name before. */
+struct po_mark {
+    uint64_t device;
+    uint64_t inode;
+    int64_t size;
+    int64_t mtime;
+    int64_t ctime;
+};
+
 /* One descriptor to wait for, laid out as struct pollfd. */
 struct po_event {
     int32_t fd;
@@ -131,20 +148,32 @@ int po_network_socket(int32_t network, int32_t family, int32_t type, int32_t pro
 
 /* pidfd.c */
 int po_pidfd_open(int32_t pid, int32_t *ret_pidfd);
+int po_identify(int32_t pid, struct po_identity *ret_identity);
 int po_pidfd_signal(int32_t pidfd, int32_t signal);
 int po_pidfd_reap(int32_t pidfd, struct po_exit *ret_exit);
 int po_pidfd_exit_info(int32_t pidfd, struct po_exit *ret_exit);
 
 /* files.c */
 int po_file_write(const char *path, const char *content, uint64_t size);
+int po_file_read(const char *path, int32_t flags, char *buffer, uint32_t size, int64_t *ret_mtime);
+int po_file_mark(const char *path, int32_t follow, struct po_mark *ret_mark);
+int po_open(const char *path, int32_t flags, int32_t *ret_fd);
+int po_lock(int32_t fd, int32_t operation);
+int po_mkdir(const char *path, uint32_t mode);
+int po_unlink(const char *path);
 int po_tree_remove(const char *path, struct po_error *ret_error);
 
 /* io.c */
+int po_pipe(int32_t ret_fds[2], int32_t ours);
+int po_read(int32_t fd, char *buffer, uint32_t size);
+int po_write(int32_t fd, const char *content, uint32_t size);
+void po_close(int32_t fd);
 int po_socketpair(int32_t type, int32_t ret_fds[2]);
 int po_capture(uint64_t size, int32_t *ret_fd);
 int po_watch_file(int32_t fd, int32_t *ret_fd);
 int po_read_line(int32_t fd, char *buffer, uint32_t size, uint32_t *length, int64_t deadline);
 int po_poll(struct po_event *events, uint32_t count, int64_t deadline);
+int po_epoll(int32_t epoll, const struct po_event *changes, uint32_t count, struct po_event *ret_events, uint32_t size, int64_t deadline);
 
 /* cgroups.c */
 int po_cgroups_make(const char *directories, uint32_t count, uint64_t cpusets, struct po_error *ret_error);

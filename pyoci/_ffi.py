@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 from pyoci._native import ffi, lib
 from pyoci.errors import InvalidOption, NetworkError, SpawnError
@@ -65,6 +66,18 @@ _HINTS: dict[tuple[int, int], str] = {
 def failure(result: int, what: str) -> OSError:
     """The OSError of a negative result; Python picks the subclass by the errno."""
     return OSError(-result, f"{what}: {os.strerror(-result)}")
+
+
+_ENCODING = sys.getfilesystemencoding()
+_new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
+
+
+def _encode(path: str) -> bytes:
+    return path.encode(_ENCODING, "surrogateescape")
+
+
+def _refused(result: int, path: str) -> OSError:
+    return OSError(-result, os.strerror(-result), path)
 
 
 def block(strings: Iterable[str | bytes], what: str) -> Block:
@@ -141,6 +154,17 @@ def pidfd_open(pid: int) -> int:
     if result < 0:
         raise failure(result, f"pidfd_open of {pid}")
     return int(ret[0])
+
+
+def identify(pid: int, ret_process: Any) -> tuple[int, int, int]:
+    """Opens a pidfd of a process into ``ret_process`` (``new_process()``), and tells who it is: (ppid, start time, inode), see
+    ``process.Identity``. Raises OSError, ProcessLookupError when there is none."""
+    found = ffi.new("struct po_identity *")
+    result = lib.po_identify(pid, found)
+    if result < 0:
+        raise failure(result, f"looking at process {pid}")
+    ret_process.pid, ret_process.pidfd = pid, found.pidfd
+    return found.ppid, found.start_time, found.inode
 
 
 def pidfd_signal(pidfd: int, signal: int) -> bool:
@@ -273,21 +297,112 @@ def watch_file(fd: int) -> int:
 
 def file_write(path: str, content: bytes) -> None:
     """A new file with this content, mode 0640. Raises OSError, FileExistsError among them."""
-    result = lib.po_file_write(os.fsencode(path), content, len(content))
+    result = lib.po_file_write(_encode(path), content, len(content))
     if result < 0:
         raise failure(result, f"writing {path}")
+
+
+def file_read(path: str, limit: int, flags: int = 0) -> tuple[bytes, int]:
+    """The start of a regular file and its modification time in nanoseconds. ``flags``: O_NOFOLLOW, or 0. Never waits. Raises OSError."""
+    buffer = _new_uncleared("char[]", limit)
+    mtime = ffi.new("int64_t *")
+    result = lib.po_file_read(_encode(path), flags, buffer, limit, mtime)
+    if result < 0:
+        raise _refused(result, path)
+    return bytes(ffi.buffer(buffer, result)), mtime[0]
+
+
+class Mark:
+    """What tells a file from another one that had its name before; times in nanoseconds."""
+
+    __slots__ = ("ctime", "device", "inode", "mtime", "size")
+
+    def __init__(self, path: str, *, follow: bool = False) -> None:
+        """Raises OSError."""
+        found = ffi.new("struct po_mark *")
+        result = lib.po_file_mark(_encode(path), follow, found)
+        if result < 0:
+            raise _refused(result, path)
+        self.device: int = found.device
+        self.inode: int = found.inode
+        self.size: int = found.size
+        self.mtime: int = found.mtime
+        self.ctime: int = found.ctime
+
+
+def exists(path: str) -> bool:
+    """As os.path.lexists: a link counts, wherever it leads."""
+    return bool(lib.po_file_mark(_encode(path), False, ffi.new("struct po_mark *")) == 0)
+
+
+def open_file(path: str, flags: int) -> int:
+    """As os.open, close-on-exec, for what opens at once. Raises OSError."""
+    ret = ffi.new("int32_t *")
+    result = lib.po_open(_encode(path), flags, ret)
+    if result < 0:
+        raise _refused(result, path)
+    return int(ret[0])
+
+
+def lock(fd: int, operation: int) -> None:
+    """flock(2) that does not wait. Raises OSError, BlockingIOError among them."""
+    result = lib.po_lock(fd, operation)
+    if result < 0:
+        raise failure(result, "flock")
+
+
+def mkdir(path: str, mode: int) -> None:
+    """Raises OSError."""
+    result = lib.po_mkdir(_encode(path), mode)
+    if result < 0:
+        raise _refused(result, path)
+
+
+def unlink(path: str) -> None:
+    """Raises OSError."""
+    result = lib.po_unlink(_encode(path))
+    if result < 0:
+        raise _refused(result, path)
+
+
+def pipe(ours: int) -> tuple[int, int]:
+    """(the end to read, the end to write), close-on-exec; that of number ``ours`` does not block. Raises OSError."""
+    ret = ffi.new("int32_t[2]")
+    result = lib.po_pipe(ret, ours)
+    if result < 0:
+        raise failure(result, "pipe2")
+    return ret[0], ret[1]
+
+
+def read(fd: int, size: int) -> bytes:
+    """As os.read, of what does not block. Raises OSError."""
+    buffer = _new_uncleared("char[]", size)
+    result = lib.po_read(fd, buffer, size)
+    if result < 0:
+        raise failure(result, "read")
+    return bytes(ffi.buffer(buffer, result))
+
+
+def write(fd: int, content: bytes) -> int:
+    """As os.write, to what does not block. Raises OSError."""
+    result = lib.po_write(fd, content, len(content))
+    if result < 0:
+        raise failure(result, "write")
+    return int(result)
+
+
+def close(fd: int) -> None:
+    """As os.close, but that it raises nothing."""
+    lib.po_close(fd)
 
 
 def tree_remove(path: str) -> None:
     """Removes a directory with all in it; gone already is fine. Follows no link, crosses no mount that is not empty. Raises OSError."""
     error = ffi.new("struct po_error *")
-    result = lib.po_tree_remove(os.fsencode(path), error)
+    result = lib.po_tree_remove(_encode(path), error)
     if result < 0:
         within = os.fsdecode(ffi.string(error.path))
         raise failure(result, f"removing {path}{f' ({within})' if within else ''}")
-
-
-_new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 class LineReader:
@@ -326,3 +441,26 @@ def poll(read: Sequence[int], write: Sequence[int], deadline: int) -> set[int]:
     if result < 0:
         raise failure(result, "poll")
     return {events[i].fd for i in range(count) if events[i].revents}
+
+
+class Epoll:
+    """An epoll that takes all changes of a round and waits, in one call. For one thread at a time."""
+
+    __slots__ = ("_fd", "_ready")
+
+    SIZE = 64
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._ready = ffi.new("struct po_event[]", self.SIZE)
+
+    def wait(self, changes: Sequence[tuple[int, int, int]], deadline: int) -> list[int]:
+        """``changes`` of what is watched: (descriptor, events or 0, whether it is watched already). The descriptors that are ready, ``SIZE`` at most;
+        none at the deadline or after a signal. Raises OSError."""
+        changed = ffi.new("struct po_event[]", changes) if changes else ffi.NULL
+        result = lib.po_epoll(self._fd, changed, len(changes), self._ready, self.SIZE, deadline)
+        if result < 0:
+            if result == -errno.EINTR:
+                return []
+            raise failure(result, "epoll")
+        return [self._ready[i].fd for i in range(result)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC
-from stat import S_ISREG
+from os import O_NOFOLLOW
+
+from pyoci import _ffi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,16 +62,9 @@ def read_small(path: str, limit: int = 64) -> tuple[bytes, int] | None:
     """The start of a regular file and its modification time in nanoseconds; None if there is none. Never follows a link, never blocks on a
     FIFO, never reads more than ``limit`` bytes: what lies in a state directory is not believed."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        return _ffi.file_read(path, limit, O_NOFOLLOW)
     except OSError:
         return None
-    try:
-        status = os.fstat(fd)
-        return (os.read(fd, limit), status.st_mtime_ns) if S_ISREG(status.st_mode) else None
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
 
 
 def combine(filed: int | None, kernel: tuple[int, int] | None, *, oom_killed: bool, finished_ns: int | None) -> ExitStatus:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from _thread import RLock
 
+from pyoci import _ffi
+
 generation = 0
 """How many forks lie between the process that imported this and the one that we are."""
 
@@ -24,7 +26,7 @@ class Private:
 
     def __init__(self, path: str, flags: int) -> None:
         with _guard:
-            self.fd = os.open(path, flags | os.O_CLOEXEC)
+            self.fd = _ffi.open_file(path, flags)
             _private.add(self)
 
     def close(self) -> None:
@@ -32,7 +34,7 @@ class Private:
             fd, self.fd = self.fd, -1
             _private.discard(self)
             if fd >= 0:
-                os.close(fd)
+                _ffi.close(fd)
 
 
 def _in_child() -> None:

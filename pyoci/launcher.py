@@ -12,9 +12,10 @@ import threading
 from collections import deque
 from concurrent.futures import CancelledError, Executor, Future
 from queue import SimpleQueue
+from sys import byteorder
 from weakref import WeakSet
 
-from pyoci import oneshot
+from pyoci import _ffi, oneshot
 from pyoci.errors import InvalidOption
 from pyoci.process import Descriptor
 from pyoci.waiting import Many, Wait
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 STARTING_PER_PROCESSOR = 2
 RUNNING_PER_PROCESSOR = 8
+ONE = (1).to_bytes(8, byteorder)
+"""What an eventfd takes."""
 
 
 class Job:
@@ -273,7 +276,7 @@ class Launcher(Executor):
     def _ring(self) -> None:
         if self._bell.fd >= 0:  # -1: the thread has ended
             try:
-                os.eventfd_write(self._bell.fd, 1)
+                _ffi.write(self._bell.fd, ONE)
             except BlockingIOError:
                 pass  # it rings already
 
@@ -299,7 +302,7 @@ class Launcher(Executor):
         while True:
             yield Wait((self._bell.fd,))
             try:
-                os.eventfd_read(self._bell.fd)
+                _ffi.read(self._bell.fd, len(ONE))
             except BlockingIOError:
                 pass
 

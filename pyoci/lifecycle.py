@@ -195,11 +195,11 @@ class Life:
     """One container, as this process knows it: what lies on disk, and its processes by pidfd."""
 
     __slots__ = (
+        "_conmon",
         "_generation",
         "_sync",
         "address",
         "cgroups_path",
-        "conmon",
         "connection",
         "directory",
         "ends",
@@ -212,6 +212,7 @@ class Life:
         "log_path",
         "mark",
         "model",
+        "monitor",
         "notify_socket",
         "own_pid_namespace",
         "place",
@@ -235,7 +236,8 @@ class Life:
         self.notify_socket: str | None = record["notify_socket"]
         self.is_direct: bool = record["monitor"] == DIRECT
         self.init: Process | None = None
-        self.conmon: Process | None = None
+        self.monitor: Identity | None = None  # conmon's
+        self._conmon: Process | None = None
         self.status: ExitStatus | None = None
         self.removed = False
         self.ends: Sequence[Descriptor | None] = (None, None, None)  # ours of its stdio
@@ -245,8 +247,15 @@ class Life:
         self.address: str | None = record.get("address")
         self.connection: Connection | None = None  # to the network that it was created with
         self._generation = forks.generation
-        # Our end of the sync pipe: conmon 2.1.6 dies of EPIPE, without an exit file, when it is closed too early.
-        self._sync: Descriptor | None = None
+        self._sync: Descriptor | None = None  # our end of the sync pipe, while it is created
+
+    @property
+    def conmon(self) -> Process | None:
+        """Its conmon, None when that has ended. It is looked for at the first need, which is the container's end as a rule: a thousand that live
+        hold no descriptors for theirs."""
+        if self._conmon is None and self.monitor is not None:
+            self._conmon = self.monitor.find()
+        return self._conmon
 
     def call(self, verb: str, *args: str, timeout: float | None = None) -> Operation[Output]:
         """``RUNTIME VERB [ARGS] ID``. Raises RuntimeFailed."""
@@ -388,10 +397,11 @@ def _launch(life: Life, first: Process, options: Options, namespace: Mounts | No
         if life.place.is_entered:
             yield from host.placement.enter(life.place, first, deadline)
         try:
-            os.write(ours.fd, b"\0")
+            _ffi.write(ours.fd, b"\0")
         except BrokenPipeError:
             pass  # it has ended already, and what it said is read below
         line = yield from _sync_line(life, ours.fd, deadline)
+        ours.close()  # not before: conmon 2.1.6 dies of EPIPE, without an exit file, when it cannot write this line, its last
         exit = yield from _reap_first(life, first, deadline)
         if line is None:
             stderr_text = runtimes.read_log(f"{life.directory}/runtime.log") if passthrough else read_capture(capture.fd)
@@ -459,18 +469,19 @@ def _identify(life: Life, pid: int) -> None:
     """Takes hold of the monitor (conmon, or this process) and of the container's init, and writes down who they are. Raises ProtocolError when a
     pid is not what it should be: nothing unverified is ever signalled."""
     monitor_pid = os.getpid() if life.is_direct else _conmon_pid(life)
+    monitor, init = Process(), Process()
     try:
-        monitor, init = Process.open(monitor_pid), Process.open(pid) if pid > 1 else None
+        _, monitor_identity = monitor.identify(monitor_pid)
+        parent, identity = init.identify(pid) if pid > 1 else (-1, None)
     except ProcessLookupError:
         raise CreateError(f"creating {life.id!r}: its monitor ({monitor_pid}) or the container's init ({pid}) was killed meanwhile") from None
-    stat, monitor_stat = read_stat(pid), read_stat(monitor_pid)
-    if init is None or stat is None or monitor_stat is None or stat.ppid != monitor_pid:
+    if parent != monitor_pid:
         raise ProtocolError(f"creating {life.id!r}: pid {pid} is not a child of this container's monitor ({monitor_pid}); it was left alone")
     life.init = init
     if not life.is_direct:
-        life.conmon = monitor
-    identities = Identity(pid, stat.start_time, init.inode()), Identity(monitor_pid, monitor_stat.start_time, monitor.inode())
-    write_file(f"{life.directory}/pids", "{} {}\n".format(*identities).encode())
+        life.monitor = monitor_identity
+    monitor.close()
+    write_file(f"{life.directory}/pids", f"{identity} {monitor_identity}\n".encode())
     life.mark = mark(life.directory)
 
 
@@ -519,7 +530,7 @@ def _abandon(life: Life, first: Process) -> Operation[None]:
     yield from _remove(life)
     yield from life.host.placement.forget(life.place)
     # An exception keeps what its frames hold: the descriptors must not wait for it to go.
-    for process in (first, life.init, life.conmon):
+    for process in (first, life.init, life._conmon):
         if process is not None:
             process.close()
 
@@ -606,7 +617,7 @@ def load(store: Store, id: str, *, unfinished: bool = False) -> Life:
     if pids is not None and owners.is_of_this_boot(record.get("owner")):
         life.init = pids[0].find()
         if not life.is_direct:  # else it is the process that created it
-            life.conmon = pids[1].find()
+            life.monitor = pids[1]
     return life
 
 
@@ -688,28 +699,34 @@ def wait(life: Life, timeout: float | None) -> Operation[ExitStatus]:
             kernel = life.init.reap() if life.is_direct else life.init.exit_code()
             if kernel == (-1, 0):
                 kernel = None  # somebody else has reaped it, and this kernel does not tell
-        if life.conmon is not None:
-            # Without the kernel's word there is only conmon's, and it is worth waiting for.
-            yield from ended(life.conmon, deadline_in(CONMON_GRACE if kernel is not None else life.host.kill_timeout))
+        is_over = True  # conmon
+        try:
+            if (monitor := life.conmon) is not None:
+                # Without the kernel's word there is only conmon's, and it is worth waiting for.
+                is_over = yield from ended(monitor, deadline_in(CONMON_GRACE if kernel is not None else life.host.kill_timeout))
+        except OSError:
+            is_over = False  # no descriptor is free for it
+            if kernel is None:
+                raise
         if kernel is None and life.init is not None:
             kernel = life.init.exit_code()
         if kernel is None and life.status is None and not life.is_current():
             raise ContainerNotFound(f"no container {life.id!r}: it was deleted")
-        life.status = life.status or _read_exit(life, kernel)
+        life.status = life.status or _read_exit(life, kernel, is_over)
     return life.status
 
 
-def _read_exit(life: Life, kernel: tuple[int, int] | None) -> ExitStatus:
+def _read_exit(life: Life, kernel: tuple[int, int] | None, conmon_is_over: bool) -> ExitStatus:
     found = None
     if life.is_current():
         found = read_small(f"{life.directory}/exit") or read_small(f"{life.host.store.exits}/{life.id}")
-        if found is None and kernel is not None and kernel != (-1, 0) and (life.conmon is None or life.conmon.has_ended()):
+        if found is None and kernel is not None and conmon_is_over:
             found = _keep_exit(life, kernel)
     filed = parse_exit_file(found[0]) if found is not None else None
     finished = found[1] if found is not None else time_ns() if kernel is not None else None
     # conmon marks it, but can miss it when init itself is what was killed; the cgroup still knows.
     failed = filed != 0 or (kernel is not None and kernel != (0, 0))
-    oom_killed = os.path.lexists(f"{life.directory}/oom") or (failed and life.host.hierarchies.has_oom_kill(life.cgroups_path or ""))
+    oom_killed = _ffi.exists(f"{life.directory}/oom") or (failed and life.host.hierarchies.has_oom_kill(life.cgroups_path or ""))
     return combine(filed, kernel, oom_killed=oom_killed, finished_ns=finished)
 
 
@@ -841,10 +858,11 @@ def delete_locked(life: Life, force: bool) -> Operation[None]:
             if not runtimes.says_missing(error.stderr):
                 # Both runtimes can stumble over half a state; with force they remove what there is.
                 yield from life.call("delete", "--force", life.id)
-    if life.conmon is not None and not (yield from ended(life.conmon, deadline_in(CONMON_GRACE))):
+    monitor = life.conmon
+    if monitor is not None and not (yield from ended(monitor, deadline_in(CONMON_GRACE))):
         # Stopped, or stuck on a log or a client: it has nothing left to do.
-        yield from kill_tree([life.conmon])
-    for process in (life.init, life.conmon):
+        yield from kill_tree([monitor])
+    for process in (life.init, monitor):
         if process is not None:
             process.reap_adopted()
     for session in life.sessions:

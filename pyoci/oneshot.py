@@ -15,7 +15,7 @@ from pyoci.errors import CreateError, Error, InvalidOption, OutputTooLong, Timeo
 from pyoci.observing import observed
 from pyoci.process import Descriptor
 from pyoci.runtime import RuntimeBase
-from pyoci.streams import DEVNULL, PIPE, STDOUT, Pump, descriptor, near, pipe
+from pyoci.streams import DEVNULL, PIPE, STDOUT, Pump, descriptor, pipe
 from pyoci.templates import prepare
 from pyoci.waiting import deadline_in, drive, passed
 
@@ -139,9 +139,9 @@ class Stdio(Pump):
             self.fds[0] = descriptor(DEVNULL if stdin is None else stdin, 0)
         is_terminal = self.fds[0] >= 0 and os.isatty(self.fds[0])
         if input is not None or is_terminal:
-            far, ours = pipe()
+            ours, far = pipe(0)
             self._theirs.append(far)
-            self.feed(near(ours), input or b"", self.fds[0] if is_terminal else -1)
+            self.feed(ours, input or b"", self.fds[0] if is_terminal else -1)
             self.fds[0] = far.fd
         self.fds[1] = self._output(stdout, 1)
         self.fds[2] = self.fds[1] if stderr == STDOUT else self._output(stderr, 2)
@@ -150,9 +150,8 @@ class Stdio(Pump):
         to = -1 if wanted == PIPE else descriptor(wanted, number)
         if wanted != PIPE and number == 1 and (to < 0 or not os.isatty(to)):
             return to
-        ours, far = pipe()
+        ours, far = pipe(number)
         self._theirs.append(far)
-        near(ours)
         if wanted == PIPE:
             self.capture(number, ours)
         else:

@@ -43,7 +43,7 @@ class Descriptor:
     def close(self) -> None:
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            os.close(fd)
+            _ffi.close(fd)
 
     def __enter__(self) -> Self:
         return self
@@ -151,6 +151,11 @@ class Process:
             return None
         return (-1, stat.exit_code & 0x7F) if stat.exit_code & 0x7F else (stat.exit_code >> 8 & 0xFF, 0)
 
+    def identify(self, pid: int) -> tuple[int, Identity]:
+        """Takes hold of a process that is there: its parent, and who it is. Raises OSError, ProcessLookupError when there is none."""
+        parent, start_time, inode = _ffi.identify(pid, self._struct)
+        return parent, Identity(pid, start_time, inode)
+
     def inode(self) -> int:
         """The number that the kernel gives to this process alone until it boots again (pidfs, Linux 6.9); before that the same for all."""
         return os.fstat(self.pidfd).st_ino
@@ -159,7 +164,7 @@ class Process:
         struct = self._struct
         fd, struct.pidfd = struct.pidfd, -1
         if fd >= 0:
-            os.close(fd)
+            _ffi.close(fd)
 
     def __del__(self) -> None:
         self.close()
@@ -199,16 +204,11 @@ class Stat:
 def read_stat(pid: int) -> Stat | None:
     """None when there is no such process."""
     try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        # The name, in parentheses, can hold anything, so count from its end: state is field 3.
-        fields = os.read(fd, 4096).rpartition(b")")[2].split()
+        content, _ = _ffi.file_read(f"/proc/{pid}/stat", 1024)
     except OSError:  # ESRCH: it went away between open and read
         return None
-    finally:
-        os.close(fd)
+    # The name, in parentheses, can hold anything, so count from its end: state is field 3.
+    fields = content.rpartition(b")")[2].split()
     return Stat(fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]), int(fields[49]) if len(fields) > 49 else None)
 
 
@@ -366,10 +366,11 @@ class Identity:
         return f"{self.pid} {self.start_time} {self.inode}"
 
     def find(self) -> Process | None:
-        """The process, or None if it is gone and the number perhaps another's."""
+        """The process, or None if it is gone and the number perhaps another's. Raises OSError when that cannot be told, as without a free
+        descriptor."""
+        process = Process()
         try:
-            process = Process.open(self.pid)
-        except OSError:
+            _, found = process.identify(self.pid)
+        except ProcessLookupError:
             return None
-        stat = read_stat(self.pid)
-        return process if stat is not None and stat.start_time == self.start_time and process.inode() == self.inode else None
+        return process if (found.start_time, found.inode) == (self.start_time, self.inode) else None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from errno import ENXIO
-from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, LOCK_EX, LOCK_NB, fcntl, flock
+from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, LOCK_EX, fcntl
 
 from pyoci import _ffi, selinux
 from pyoci.errors import ContainerStateError, InvalidOption
@@ -54,21 +54,21 @@ def start(fifo: str, runtime: str, init: int, timeout: float) -> Operation[bool]
     ContainerStateError when somebody else starts it at the same time."""
     try:
         # Without waiting for the other end: whoever waits there is let go by the opening of ours.
-        gate = Descriptor(os.open(fifo, os.O_CLOEXEC | os.O_NONBLOCK | (os.O_WRONLY if runtime == "crun" else os.O_RDONLY)))
+        gate = Descriptor(_ffi.open_file(fifo, os.O_NONBLOCK | (os.O_WRONLY if runtime == "crun" else os.O_RDONLY)))
     except OSError as error:
         if error.errno == ENXIO:  # nobody waits there any more, and yet it is there
             _check_dead(init)
         return False
     with gate:
         try:
-            flock(gate.fd, LOCK_EX | LOCK_NB)
+            _ffi.lock(gate.fd, LOCK_EX)
         except BlockingIOError:
             raise ContainerStateError("somebody else starts it at the same time", "running") from None
-        if not os.path.lexists(fifo):  # while we opened it, he who held the lock has been through
+        if not _ffi.exists(fifo):  # while we opened it, he who held the lock has been through
             return False
         if runtime == "crun":
             try:
-                os.write(gate.fd, b"\0")
+                _ffi.write(gate.fd, b"\0")
             except BrokenPipeError:
                 _check_dead(init)
                 return False
@@ -78,10 +78,10 @@ def start(fifo: str, runtime: str, init: int, timeout: float) -> Operation[bool]
                 ready = yield Wait((gate.fd, init), (), deadline)
                 if gate.fd not in ready and (init in ready or passed(deadline)):
                     return False
-            if not os.read(gate.fd, 1):
+            if not _ffi.read(gate.fd, 1):
                 _check_dead(init)
                 return False
-        os.unlink(fifo)
+        _ffi.unlink(fifo)
     return True
 
 
@@ -129,10 +129,10 @@ def executable(path: str) -> str:
     """A path of a sealed copy of this program, made at the first need and again when the file has changed; the path itself where that is
     not possible (a script, no such system call, not allowed)."""
     try:
-        status = os.stat(path)
+        status = _ffi.Mark(path, follow=True)
     except OSError:
         return path
-    mark = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    mark = (status.device, status.inode, status.size, status.mtime, status.ctime)
     known = _copies.get(path)
     if isinstance(known, SealedCopy) and known.mark == mark:
         return known.path

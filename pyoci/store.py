@@ -70,7 +70,7 @@ class Store:
         path = self.path(id)
         for attempt in (1, 2):
             try:
-                os.mkdir(path, MODE)
+                _ffi.mkdir(path, MODE)
                 return path
             except FileExistsError:
                 raise ContainerExists(f"the id {id!r} is taken: {path} exists; delete that container, or use another id") from None
@@ -152,7 +152,12 @@ class Lock:
     def __init__(self, directory: str, *, wait: bool = False) -> None:
         self._file = forks.Private(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(self._file.fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            try:
+                _ffi.lock(self._file.fd, fcntl.LOCK_EX)
+            except BlockingIOError:
+                if not wait:
+                    raise
+                fcntl.flock(self._file.fd, fcntl.LOCK_EX)
         except BaseException:
             self._file.close()
             raise
@@ -166,7 +171,7 @@ class Lock:
     def release(self) -> None:
         if self._file.fd >= 0:
             # Told, not only closed: a process that another thread is just starting has a copy of the descriptor until its exec.
-            fcntl.flock(self._file.fd, fcntl.LOCK_UN)
+            _ffi.lock(self._file.fd, fcntl.LOCK_UN)
         self._file.close()
 
 
@@ -184,15 +189,15 @@ def is_locked(directory: str) -> bool:
 def mark(directory: str) -> tuple[int, int] | None:
     """What tells the container that is in a directory from one that had the same id before it; None while it has no processes."""
     try:
-        status = os.stat(f"{directory}/pids", follow_symlinks=False)
+        found = _ffi.Mark(f"{directory}/pids")
     except OSError:
         return None
-    return status.st_ino, status.st_mtime_ns
+    return found.inode, found.mtime
 
 
 def unlink(path: str) -> None:
     try:
-        os.unlink(path)
+        _ffi.unlink(path)
     except FileNotFoundError:
         pass
 

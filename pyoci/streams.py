@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from pyoci import _ffi
 from pyoci.errors import InvalidOption
 from pyoci.process import Descriptor
 from pyoci.waiting import NEVER, Wait, drive
@@ -44,10 +45,11 @@ def check(stdin: Any, stdout: Any, stderr: Any) -> None:
             descriptor(wanted, number)
 
 
-def pipe() -> tuple[Descriptor, Descriptor]:
-    """(its end to read, its end to write); both close-on-exec, both blocking: ``near`` makes ours not block."""
-    read, write = os.pipe2(os.O_CLOEXEC)
-    return Descriptor(read), Descriptor(write)
+def pipe(number: int) -> tuple[Descriptor, Descriptor]:
+    """(ours, the far one): the ends of a pipe for this standard stream; both close-on-exec, and ours does not block."""
+    ends = _ffi.pipe(0 if number else 1)
+    ours, far = ends if number else ends[::-1]
+    return Descriptor(ours), Descriptor(far)
 
 
 def near(end: Descriptor) -> Descriptor:
@@ -69,10 +71,9 @@ class Stdio:
             if type(wanted) is int and wanted == STDOUT and number == 2:
                 self.fds[2] = self.fds[1]
             elif type(wanted) is int and wanted == PIPE:
-                read, write = pipe()
-                far, ours = (write, read) if number else (read, write)
+                ours, far = pipe(number)
                 self._far.append(far)
-                self.fds[number], self.ends[number] = far.fd, near(ours)
+                self.fds[number], self.ends[number] = far.fd, ours
             else:
                 self.fds[number] = descriptor(wanted, number)
 
@@ -208,7 +209,7 @@ def check_bytes(name: str, data: object) -> memoryview:
 def read_now(end: Descriptor, size: int = CHUNK) -> bytes | None:
     """What is there now; None if nothing is, and empty at the end. The end of a terminal is EIO, that of a socket can be ECONNRESET."""
     try:
-        return os.read(end.fd, size)
+        return _ffi.read(end.fd, size)
     except BlockingIOError:
         return None
     except OSError as error:

@@ -12,7 +12,7 @@ import os
 from signal import SIGTERM
 from time import time_ns
 
-from pyoci import spec
+from pyoci import _ffi, spec
 from pyoci.errors import InvalidOption
 
 TYPE_CHECKING = False
@@ -136,10 +136,10 @@ def _is_new_network(namespace: Mapping[str, Any]) -> bool:
 
 def _identity(path: str, *, follow_symlinks: bool = True) -> tuple[int, int] | None:
     try:
-        status = os.stat(path, follow_symlinks=follow_symlinks)
+        found = _ffi.Mark(path, follow=follow_symlinks)
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return found.device, found.inode
 
 
 def _key_of_file(path: str) -> object:

@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 from time import monotonic_ns
 
 from pyoci import forks
-from pyoci._ffi import POLLIN, POLLOUT, poll
+from pyoci._ffi import POLLIN, POLLOUT, Epoll, poll
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,9 +78,11 @@ class Many:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
+        self._watching = Epoll(self._epoll.fileno())
         self._generation = forks.generation
         self._waits: dict[Any, tuple[Wait, int, Callable[[Any, BaseException | None], object]]] = {}
         self._waiting: dict[int, dict[Any, int]] = {}  # descriptor -> operation -> events
+        self._changed: dict[int, bool] = {}  # descriptor -> whether the epoll had it at the last wait
         self._deadlines: list[tuple[int, int, Any]] = []
         self._turn = 0
 
@@ -96,10 +98,9 @@ class Many:
         while self._deadlines and not self._is_current(self._deadlines[0]):
             heappop(self._deadlines)
         nearest = sooner(deadline, self._deadlines[0][0] if self._deadlines else NEVER)
-        # The system call counts in milliseconds, rounded up by select.epoll: never early.
-        timeout = None if nearest == NEVER else max(nearest - monotonic_ns(), 0) / 1_000_000_000
         ready: dict[Any, set[int]] = {}
-        for fd, _ in self._epoll.poll(timeout):
+        # A look keeps the interpreter lock, which it may take long to have back: among several there is often something ready.
+        for fd in self._watching.wait(self._changes(), 0) or self._watching.wait((), nearest):
             for operation in self._waiting.get(fd, ()):
                 ready.setdefault(operation, set()).add(fd)
         now = monotonic_ns()
@@ -149,29 +150,31 @@ class Many:
             heappush(self._deadlines, (wait.deadline, self._turn, operation))
 
     def _register(self, fd: int, operation: Any, events: int) -> None:
+        self._changed.setdefault(fd, fd in self._waiting)
         holders = self._waiting.setdefault(fd, {})
         holders[operation] = holders.get(operation, 0) | events
-        self._update(fd, holders, new=len(holders) == 1 and holders[operation] == events)
 
     def _unregister(self, fd: int, operation: Any) -> None:
-        if self._generation != forks.generation:
-            return  # in a forked child, whose epoll is its parent's as well
+        self._changed.setdefault(fd, True)
         holders = self._waiting[fd]
         holders.pop(operation, None)
-        if holders:
-            self._update(fd, holders, new=False)
-        else:
+        if not holders:
             del self._waiting[fd]
-            self._epoll.unregister(fd)
 
-    def _update(self, fd: int, holders: dict[Any, int], *, new: bool) -> None:
-        events = 0
-        for wanted in holders.values():
-            events |= wanted
-        if new:
-            self._epoll.register(fd, events)
-        else:
-            self._epoll.modify(fd, events)
+    def _changes(self) -> list[tuple[int, int, bool]]:
+        """What the epoll has to learn: all that anybody began or ceased to wait for since the last time. A number is told again even if it is as
+        it was, for it can have become another file's."""
+        if self._generation != forks.generation:
+            self._changed.clear()  # in a forked child, whose epoll is its parent's as well
+        changes = []
+        for fd, watched in self._changed.items():
+            events = 0
+            for wanted in self._waiting.get(fd, {}).values():
+                events |= wanted
+            if events or watched:
+                changes.append((fd, events, watched))
+        self._changed.clear()
+        return changes
 
 
 def drive_all(operations: Iterable[Operation[T]]) -> list[T | BaseException]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from pyoci import _ffi
+
 V2 = ""
 """The key of the unified hierarchy among the mounts; the v1 ones are keyed by controller (or ``name=systemd``)."""
 
@@ -102,15 +104,9 @@ def parse_mountinfo(content: bytes) -> dict[str, str]:
 def read_control(path: str, limit: int = 4096) -> bytes:
     """The content of a control file; empty when it cannot be read."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return _ffi.file_read(path, limit)[0]
     except OSError:
         return b""
-    try:
-        return os.read(fd, limit)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
 
 
 def is_populated(directory: str) -> bool:

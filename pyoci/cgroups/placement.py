@@ -231,7 +231,7 @@ class Manager:
         """Raises ContainerExists when somebody lives in the cgroup that is to be ours: what is killed at a failure must be ours alone."""
         if place.own is not None:
             for directory in self.hierarchies.directories(place.own)[:1]:
-                if os.access(directory, os.F_OK) and detection.is_populated(directory):
+                if _ffi.exists(directory) and detection.is_populated(directory):
                     raise ContainerExists(f"the cgroup {directory} has processes in it: of a container with the same id in another state directory")
 
     def spawn(self, place: Place, process: Process, path: str, argv: list[str] | Block, env: Block, **how: Any) -> None:

@@ -89,3 +89,37 @@ def test_a_mounted_file_is_unmounted_and_the_file_below_is_kept(tmp_path: Path) 
     _ffi.tree_remove(str(tmp_path / "tree"))
     assert not (tmp_path / "tree").exists()
     assert (tmp_path / "kept").read_text() == "kept"
+
+
+def test_a_small_file_is_read_with_its_time(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    os.utime(path, ns=(1, 1_234_567_890_123_456_789))
+    assert _ffi.file_read(str(path), 64) == (b"content", 1_234_567_890_123_456_789)
+    assert _ffi.file_read(str(path), 3)[0] == b"con"
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    for name, flags in (("fifo", 0), (".", 0), ("link", os.O_NOFOLLOW), ("none", 0)):
+        with pytest.raises(OSError, match=name.replace(".", "[.]")):
+            _ffi.file_read(f"{tmp_path}/{name}", 64, flags)
+    assert _ffi.file_read(f"{tmp_path}/link", 1 << 10)[0] == Path("/etc/hostname").read_bytes()
+
+
+def test_a_mark_tells_a_file_from_its_successor(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    mark, status = _ffi.Mark(str(path)), path.stat()
+    assert (mark.device, mark.inode, mark.size) == (status.st_dev, status.st_ino, 5)
+    assert (mark.mtime, mark.ctime) == (status.st_mtime_ns, status.st_ctime_ns)
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    assert _ffi.Mark(str(link)).inode == link.lstat().st_ino
+    assert _ffi.Mark(str(link), follow=True).inode == status.st_ino
+    path.unlink()
+    assert _ffi.exists(str(link))
+    assert not _ffi.exists(str(path))
+    with pytest.raises(FileNotFoundError):
+        _ffi.Mark(str(link), follow=True)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -165,3 +169,87 @@ def test_the_kernel_tells_the_code_of_what_somebody_else_reaped() -> None:
     process.close()
     major, minor = (int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
     assert told == ((77, 0) if (major, minor) >= (6, 15) else None)
+
+
+# --- pipes, epoll, the interpreter lock -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ours", [0, 1])
+def test_our_end_of_a_pipe_does_not_block(ours: int) -> None:
+    ends = _ffi.pipe(ours)
+    try:
+        assert [os.get_blocking(fd) for fd in ends] == [ours == 1, ours == 0]
+        assert not any(os.get_inheritable(fd) for fd in ends)
+        assert _ffi.write(ends[1], b"words") == 5
+        assert _ffi.read(ends[0], 64) == b"words"
+    finally:
+        for fd in ends:
+            _ffi.close(fd)
+
+
+def test_an_epoll_takes_changes_and_waits_in_one_call() -> None:
+    with select.epoll() as epoll:
+        watching = _ffi.Epoll(epoll.fileno())
+        read, write = os.pipe()
+        assert watching.wait([(read, _ffi.POLLIN, False)], deadline_in(0.02)) == []
+        os.write(write, b"1")
+        assert watching.wait((), NEVER) == [read]
+        # The same number for another file, whatever is believed of it.
+        os.dup2(write, read)
+        assert watching.wait([(read, _ffi.POLLOUT, True)], NEVER) == [read]
+        assert watching.wait([(read, _ffi.POLLOUT, False)], NEVER) == [read]
+        assert watching.wait([(read, 0, True)], 0) == []
+        os.close(read)
+        os.close(write)
+        assert watching.wait([(read, 0, True)], 0) == []
+        with pytest.raises(OSError, match="epoll"):
+            watching.wait([(read, _ffi.POLLIN, False)], 0)
+
+
+@pytest.fixture
+def busy() -> Iterator[list[int]]:
+    """A thread that computes, and may do so for a second before it must give the lock away; how far it has come."""
+    rounds, over = [0], False
+
+    def compute() -> None:
+        while not over:
+            rounds[0] += 1
+
+    interval = sys.getswitchinterval()
+    thread = threading.Thread(target=compute)
+    thread.start()
+    sys.setswitchinterval(1)
+    yield rounds
+    over = True
+    sys.setswitchinterval(interval)
+    thread.join()
+
+
+def test_short_calls_keep_the_interpreter_lock(busy: list[int]) -> None:
+    time.sleep(0)  # gives it away, and so begins a turn of our own
+    before = busy[0]
+    for _ in range(200):
+        _ffi.exists("/")
+        _ffi.poll((), (), 0)
+    assert busy[0] == before
+
+
+def test_who_waits_lets_others_run(busy: list[int]) -> None:
+    before = busy[0]
+    _ffi.poll((), (), deadline_in(0.05))
+    assert busy[0] > before
+
+
+def test_who_a_process_is() -> None:
+    process = Process()
+    parent, identity = process.identify(os.getpid())
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    assert (parent, identity.pid, identity.start_time) == (os.getppid(), os.getpid(), int(fields[19]))
+    assert identity.inode == process.inode()
+    found = identity.find()
+    assert found is not None
+    assert found.pid == os.getpid()
+    identity.start_time += 1
+    assert identity.find() is None
+    identity.pid = (1 << 22) + 1
+    assert identity.find() is None

@@ -16,8 +16,8 @@ from pyoci.waiting import drive
 
 @pytest.fixture
 def ends() -> Iterator[tuple[Descriptor, Descriptor]]:
-    read, write = streams.pipe()
-    with near(read), near(write):
+    read, write = streams.pipe(1)
+    with read, near(write):
         yield read, write
 
 
