@@ -61,8 +61,8 @@ def _podman_marks() -> set[str]:
 
 def podman_command(state_dir: str, runtime: str) -> list[str]:
     """podman with storage of its own, so that nobody's is touched, and with pyoci's way of managing cgroups."""
-    root = f"{state_dir}/podman"
-    places = ["--root", f"{root}/root", "--runroot", f"{root}/run", "--tmpdir", f"{root}/tmp"]
+    base = f"{state_dir}/podman"  # podman takes no runroot of more than 50 characters
+    places = ["--root", f"{base}-root", "--runroot", base, "--tmpdir", f"{base}-tmp"]
     return ["podman", *places, "--cgroup-manager", "cgroupfs", "--storage-driver", "vfs", "--events-backend", "none", "--runtime", runtime]
 
 

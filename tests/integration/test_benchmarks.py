@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from benchmarks import plots
 from benchmarks.sections import EXTRA, SECTIONS
 from pyoci.bench.ways import DIRECT, PLAIN, PODMAN, PYOCI
+from tests import audit
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--lives", "4", "--seconds", "0.05", "--concurrency", "1,3"]
@@ -31,14 +33,21 @@ def suite(*argv: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place() -> Iterator[Path]:
+    """A directory for the containers', with a short path, as podman wants it."""
+    path = Path(tempfile.mkdtemp(dir="/run"))
+    yield path
+    path.rmdir()
+
+
+@pytest.fixture(scope="module")
+def measured(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the figures of a small run lie."""
     out = tmp_path_factory.mktemp("measured")
     sections = ",".join(set(SECTIONS) - {"spawn", "scale"})  # 2 GiB, and minutes
-    place = Path(tempfile.mkdtemp(dir="/run"))
     done = suite(*SMALL, "--section", sections, "--out", out, "--place", place)
     assert done.returncode == 0, done.stderr
-    place.rmdir()
+    assert list(place.iterdir()) == []
     assert done.stdout == (out / "report.md").read_text()
     return out
 
@@ -102,17 +111,19 @@ def test_the_readme_shows_every_way(measured: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [0.3, 1.0, 2.0])
-def test_an_interrupt_leaves_nothing(state_dir: str, tmp_path: Path, after: float) -> None:
-    argv = command("--section", "throughput", "--seconds", "0.2", "--out", tmp_path, "--place", state_dir)
+def test_an_interrupt_leaves_nothing(place: Path, tmp_path: Path, after: float) -> None:
+    before = audit.everything(str(place))
+    argv = command("--section", "throughput", "--seconds", "0.2", "--out", tmp_path, "--place", place)
     with subprocess.Popen(argv, cwd=ROOT, process_group=0) as process:
         deadline = time.monotonic() + 60
-        while not list(Path(state_dir).iterdir()):
+        while not list(place.iterdir()):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         time.sleep(after)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 130
     assert list(tmp_path.iterdir()) == []
+    assert audit.left_over(before, str(place)) == set()
 
 
 @pytest.mark.parametrize("argv", [("--lives", "0"), ("--seconds", "-1"), ("--concurrency", "0,1"), ("--section", "nothing"), ("--host", "v3")])
