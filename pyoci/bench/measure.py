@@ -74,11 +74,11 @@ def shuffled(counts: Mapping[str, int]) -> list[str]:
     return order
 
 
-def rounds(names: Sequence[str], until: float, rare: Iterable[str] = (), every: int = 8) -> Iterator[str]:
-    """Each name once a round, in random order, until that time (``perf_counter``); the rare ones in one round of ``every``."""
-    seldom = set(rare)
-    turn = 0
-    while time.perf_counter() < until:
+def rounds(names: Sequence[str], seconds: float, rare: Iterable[str] = (), every: int = 8) -> Iterator[str]:
+    """Each name once a round, in random order, for so many seconds from the first on, but for one round at least; the rare ones in one round of
+    ``every``."""
+    seldom, turn, until = set(rare), 0, time.perf_counter() + seconds
+    while turn == 0 or time.perf_counter() < until:
         yield from random.sample(names, len(names)) if turn % every == 0 else shuffled({name: 1 for name in names if name not in seldom})
         turn += 1
 

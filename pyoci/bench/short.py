@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -65,8 +64,7 @@ def _measure(runtime: OCIRuntime, seconds: float) -> dict[str, Any]:
     other = podman(runtime)
     if other is not None:
         ways.append(other)
-    until = time.perf_counter() + seconds * ALONE_SHARE
-    alone = measure.alone(ways, measure.rounds([way.name for way in ways], until, rare=[PODMAN]))
+    alone = measure.alone(ways, measure.rounds([way.name for way in ways], seconds * ALONE_SHARE, rare=[PODMAN]))
     processors = len(os.sched_getaffinity(0))
     counts = (1, 2 * processors)
     at_once = {}

@@ -51,8 +51,8 @@ class Crowd(Protocol):
     name: str
 
     def live(self, until: float) -> list[float]:
-        """Begins one life when another has ended, until this time (``perf_counter``); then the seconds of each that it has led. Raises as
-        ``Way.live``."""
+        """Begins one life when another has ended, until this time (``perf_counter``), but one at least; then the seconds of each that it has led.
+        Raises as ``Way.live``."""
 
     def spent(self) -> float | None: ...
 
@@ -194,6 +194,7 @@ class Launched(Ours):
 
 
 def _commands(until: float) -> Iterator[Sequence[str]]:
+    yield TRUE
     while time.perf_counter() < until:
         yield TRUE
 
@@ -209,8 +210,8 @@ class Threads:
         over = Event()
 
         def work(way: Way) -> list[float]:
-            totals = []
             try:
+                totals = [way.live()["total"]]
                 while time.perf_counter() < until and not over.is_set():
                     totals.append(way.live()["total"])
             except BaseException:

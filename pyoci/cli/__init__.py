@@ -34,6 +34,7 @@ VERBS = {
     "run": "run a command in a new container and give its exit code",
     "list": "list the containers",
     "prune": "remove what is dead or orphaned, as after a crash",
+    "bench": "measure containers on this machine, beside the bare runtime's and podman's",
     "doctor": "say what this host has and lacks, and how to mend it",
 }
 """Each verb, and what it does in one line of ``pyoci --help``."""

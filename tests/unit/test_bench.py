@@ -50,11 +50,11 @@ def test_every_way_leads_its_lives_in_random_order() -> None:
     order = measure.shuffled({"a": 50, "b": 50})
     assert Counter(order) == {"a": 50, "b": 50}
     assert order != sorted(order)
-    assert set(measure.rounds(["a", "b"], time.perf_counter() - 1)) == set()
+    assert sorted(measure.rounds(["a", "b"], 0)) == ["a", "b"]
 
 
 def test_rare_ways_have_their_turn_in_one_round_of_some() -> None:
-    seen = Counter(measure.rounds(["a", "rare"], time.perf_counter() + 0.02, rare=["rare"], every=4))
+    seen = Counter(measure.rounds(["a", "rare"], 0.02, rare=["rare"], every=4))
     assert 0 < seen["rare"] <= seen["a"] / 4 + 1
 
 
