@@ -37,7 +37,7 @@ def connect(life: Life) -> Operation[Descriptor]:
     import socket
 
     life.check_own("attach to")
-    if life.is_direct or life.log_driver == "passthrough":
+    if life.monitored_by != "conmon" or life.log_driver == "passthrough":
         raise InvalidOption(f"cannot attach to {life.id!r}: its stdio are descriptors of its creator's, and no monitor is in between")
     deadline = deadline_in(CONNECT_TIMEOUT)
     with Descriptor(_directory(life)) as directory, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as client:

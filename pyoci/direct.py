@@ -1,19 +1,22 @@
-"""A container without conmon, for callers that stay: this process is the monitor itself. It is made a subreaper (PR_SET_CHILD_SUBREAPER, prctl(2)),
-so that init becomes its child when the runtime has created it and ended, and init's stdio are the caller's own
-descriptors.
+"""A container without conmon: init's stdio are the caller's own descriptors, and it becomes, when the runtime has created it and ended, the child of
+the nearest subreaper (PR_SET_CHILD_SUBREAPER, prctl(2)).
 
-What is given up: the container's end is only seen while this process lives, its pipes break when it ends, there is no log and no attach socket; and
-what other children of this process leave behind becomes its own to reap.
+``direct``, for callers that stay: this process is made that subreaper, and is the monitor itself. What is given up: the container's end is only seen
+while this process lives, its pipes break when it ends, there is no log and no attach socket; and what other children of this process leave behind
+becomes its own to reap.
+
+``caller``, for callers that end at once, as an OCI runtime's command line does: the subreaper is somebody above this process (conmon, containerd's
+shim, process 1), who gets to know the exit code. Here it is only known as far as the kernel tells it to others.
 """
 
 from __future__ import annotations
 
 import os
 
-from pyoci import conmon
+from pyoci import conmon, runtimes
 from pyoci.errors import CreateError, SpawnError, Timeout
 from pyoci.exits import read_small
-from pyoci.process import KILL_GRACE, STDERR_KEPT, ended, returncode_of
+from pyoci.process import KILL_GRACE, ended, read_stat, returncode_of
 from pyoci.waiting import Wait, deadline_in, passed
 
 TYPE_CHECKING = False
@@ -63,20 +66,33 @@ def reap_group(leader: int) -> Operation[None]:
         yield Wait((), (), deadline_in(0.001))
 
 
+def adopter(init: int) -> int:
+    """Who is the parent of a container's init now; 0 if that is neither this process nor one above it."""
+    stat = read_stat(init)
+    parent, above = stat.ppid if stat is not None else 0, os.getpid()
+    while above not in (parent, 0):
+        stat = read_stat(above)
+        above = stat.ppid if stat is not None else 0
+    return above
+
+
 def launch(life: Life, first: Process, options: Options, namespace: Mounts | None, deadline: int) -> Operation[int]:
     """Creates the container of ``life``, whose directory is ready; gives the pid of its init. Raises as ``lifecycle.create`` does."""
     host, directory = life.host, life.directory
-    become_subreaper()
+    if life.is_direct:
+        become_subreaper()
     passthrough = options.log_driver == "passthrough"
     log, pidfile = f"{directory}/runtime.log", f"{directory}/pidfile"
     # With passthrough the runtime says what it has to say on the container's stderr.
-    words = [] if passthrough and not options.words_logged else ["--log", log]
+    words = [] if passthrough and not options.words_logged else ["--log", log, "--log-format", "json"]
     systemd = ["--systemd-cgroup"] if host.placement.is_systemd else []
     switches = [name for name, wanted in (("--no-pivot", options.no_pivot), ("--no-new-keyring", options.no_new_keyring)) if wanted]
     if options.passed_fds:
         switches += ["--preserve-fds", str(len(options.passed_fds))]
     argv = [host.runtime.name, *host.runtime.global_args, *words, *systemd, "create"]
-    argv += ["--bundle", directory, "--pid-file", pidfile, *switches, life.id]
+    if options.console_socket is not None:
+        switches += ["--console-socket", options.console_socket]
+    argv += [*host.runtime.bundle_args(directory, life.bundle), "--pid-file", pidfile, *switches, life.id]
     fds = (*options.stdio, *options.passed_fds)
     first.spawn(host.executable, argv, host.runtime_env(options.notify_socket), fds=fds, cwd=directory, process_group=True, mounts=namespace)
     if not (yield from ended(first, deadline)):
@@ -84,9 +100,8 @@ def launch(life: Life, first: Process, options: Options, namespace: Mounts | Non
     exit = first.reap() or (-1, 0)
     first.close()
     if exit != (0, 0):
-        said = read_small(log, STDERR_KEPT)
         how = f"was killed by signal {exit[1]}" if exit[1] else f"exited {returncode_of(exit)}"
-        raise CreateError(f"creating {life.id!r}: the runtime {how}", said[0] if said is not None else b"")
+        raise CreateError(f"creating {life.id!r}: the runtime {how}", runtimes.read_log(log))
     found = read_small(pidfile)
     if found is None:
         raise CreateError(f"creating {life.id!r}: the runtime succeeded without a pidfile, and said nothing")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, TypedDict
 
+    from pyoci.runtimes import State
     from pyoci.waiting import Operation
 
     class ExecOptions(TypedDict, total=False):
@@ -101,12 +102,12 @@ def plan(
     fds = open_fds("preserve_fds", preserve_fds)
     if tty and (stdin not in (None, PIPE, DEVNULL) or stdout not in (None, PIPE) or stderr not in (None, STDOUT)):
         raise InvalidOption("with tty=True the program's stdio are its terminal: leave stdin, stdout and stderr out")
-    _check_running(life)
+    check_running(life)
     if capabilities and life.connection is not None:
         life.connection.is_kept = False  # what it may change there is not looked through
     # Last, because it opens descriptors; from here on the operation closes them.
     stdio = Stdio(DEVNULL, DEVNULL, DEVNULL) if tty else Stdio(stdin, stdout, stderr)
-    return _start(life, id, args[0], process, stdio, fds, size if tty else None)
+    return start(life, id, args[0], process, stdio, fds, size if tty else None)
 
 
 class Model:
@@ -132,8 +133,10 @@ def process_of(
     capabilities: Sequence[str] = (),
     no_new_privs: bool | None = None,
     size: tuple[int, int] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """The process object (runtime-spec, config.md), encoded: the container's own, changed as was asked for; ``size``: of a terminal."""
+    """The process object (runtime-spec, config.md), encoded: the container's own, changed as was asked for; ``size``: of a terminal; ``more``: fields
+    as they stand there, and for ``user`` what is added to it."""
     if isinstance(args, str | bytes) or not all(isinstance(argument, str) for argument in args):
         raise InvalidOption(f"args must be a list of strings, not {args!r:.200}; for a shell: ['sh', '-c', COMMAND]")
     if life.model is None:
@@ -148,6 +151,10 @@ def process_of(
         changes["env"] = kept + [f"{name}={value}" for name, value in given.items()]
     if user is not None:
         changes["user"] = spec.user_ids(user, model.root)
+    if more:
+        changes.update(more)
+        if "user" in more:
+            changes["user"] = {**(spec.user_ids(user, model.root) if user is not None else model.process.get("user") or {}), **more["user"]}
     if no_new_privs is not None:
         changes["noNewPrivileges"] = no_new_privs
     if capabilities:
@@ -193,8 +200,10 @@ def check_size(size: tuple[int, int]) -> tuple[int, int]:
     raise InvalidOption(f"the size of a terminal is (rows, columns), each from 1 to 65535, not {size!r:.200}")
 
 
-def _check_running(life: Life) -> None:
-    """Asked of the kernel, not of the runtime: crun hangs in a container that is paused, and neither is in need of the call otherwise."""
+def check_running(life: Life, also: Sequence[State] = ()) -> None:
+    """Raises ContainerStateError unless it runs, or is in one of the states ``also``. Asked of the kernel, not of the runtime: crun hangs in a
+    container that is paused, and neither is in need of the call otherwise."""
+    status: State
     init = life.init
     if init is None or life.has_ended():
         status = "stopped"
@@ -204,6 +213,8 @@ def _check_running(life: Life) -> None:
         status = "paused"
     else:
         return
+    if status in also:
+        return
     raise ContainerStateError(f"cannot exec in {life.id!r}: it is {status}", status)
 
 
@@ -212,9 +223,54 @@ def _is_frozen(life: Life, init: Process) -> bool:
     return life.host.hierarchies.is_frozen(init.pid) if frozen is None else frozen
 
 
-def _start(
-    life: Life, id: str, program: str, process: bytes, stdio: Stdio, preserve_fds: Sequence[int], size: tuple[int, int] | None
+def hand_over(
+    life: Life,
+    program: str,
+    process: bytes,
+    fds: Sequence[int],
+    *,
+    console_socket: str | None = None,
+    switches: Sequence[str] = (),
+) -> Operation[int]:
+    """Starts a program that belongs to the nearest subreaper above this process, as a container with ``monitor="caller"`` does: the runtime ends at
+    once (``--detach``), and no session is left. Gives the program's pid. ``fds``: its stdio, and what it gets from 3 on. ``console_socket``: gets the
+    master of its terminal. Raises ExecError with what the runtime said, ContainerStateError, Timeout."""
+    life.check_own("exec in")
+    session = Session(life, ids.new(), Process(), program=program)
+    if os.geteuid() != 0 and life.init is not None:
+        yield from rootless.until_open(life.init)
+    session.claim(process)
+    try:
+        switches = ["--detach", *switches]
+        _spawn(life, session, life.host.runtime.exec_argv(life.id, session.base, len(fds) - 3, console_socket, switches), fds)
+        if not (yield from ended(session.runtime, deadline_in(CALL_TIMEOUT))):
+            raise Timeout(f"exec in {life.id!r}: the runtime did not end within {CALL_TIMEOUT:g} s and was killed", CALL_TIMEOUT)
+        told, pid = session.runtime_ended(), session.told_pid()
+        if told != (0, 0) or not pid:
+            words = runtimes.read_log(f"{session.base}.log")
+            if life.has_ended():
+                raise ContainerStateError(f"cannot exec in {life.id!r}: it has ended{said(words)}", "stopped")
+            raise ExecError(f"exec in {life.id!r}: the runtime failed", words)
+        return pid
+    finally:
+        if not life.is_inherited():
+            if not session.runtime.has_ended():
+                yield from kill_tree([session.runtime])
+            session.remove()
+        session.runtime.close()
+
+
+def start(
+    life: Life,
+    id: str,
+    program: str,
+    process: bytes,
+    stdio: Stdio,
+    preserve_fds: Sequence[int] = (),
+    size: tuple[int, int] | None = None,
+    switches: Sequence[str] = (),
 ) -> Operation[Started]:
+    """Starts a session of a process object that has been checked; ``switches``: more options of the runtime's exec."""
     life.check_own("exec in")
     session = Session(life, id, Process(), program=program)
     claimed = False
@@ -226,13 +282,13 @@ def _start(
         session.claim(process, {other.id for other in life.sessions})
         claimed = True
         if size is None:
-            argv = life.host.runtime.exec_argv(life.id, session.base, len(preserve_fds))
+            argv = life.host.runtime.exec_argv(life.id, session.base, len(preserve_fds), None, switches)
             _spawn(life, session, argv, [*stdio.fds, *preserve_fds])
             terminal = None
         elif life.host.runtime.sends_console:
-            terminal = yield from _receive_terminal(life, session, stdio, preserve_fds)
+            terminal = yield from _receive_terminal(life, session, stdio, preserve_fds, switches)
         else:
-            terminal = _relayed_terminal(life, session, preserve_fds, size)
+            terminal = _relayed_terminal(life, session, preserve_fds, size, switches)
         if terminal is not None and size is not None:
             set_size(terminal.fd, *size)
         stdio.started()
@@ -272,7 +328,7 @@ class _Relay(Descriptor):
         super().close()
 
 
-def _relayed_terminal(life: Life, session: Session, preserve_fds: Sequence[int], size: tuple[int, int]) -> Descriptor:
+def _relayed_terminal(life: Life, session: Session, preserve_fds: Sequence[int], size: tuple[int, int], switches: Sequence[str]) -> Descriptor:
     """A terminal between us and the runtime, which copies from and to the container's. Ours is raw: the other one has the line discipline."""
     import tty
 
@@ -280,12 +336,12 @@ def _relayed_terminal(life: Life, session: Session, preserve_fds: Sequence[int],
     with slave:
         tty.setraw(slave.fd)
         set_size(slave.fd, *size)
-        argv = life.host.runtime.exec_argv(life.id, session.base, len(preserve_fds))
+        argv = life.host.runtime.exec_argv(life.id, session.base, len(preserve_fds), None, switches)
         _spawn(life, session, argv, [slave.fd, slave.fd, slave.fd, *preserve_fds])
     return near(_Relay(master, session.runtime))
 
 
-def _receive_terminal(life: Life, session: Session, stdio: Stdio, preserve_fds: Sequence[int]) -> Operation[Descriptor]:
+def _receive_terminal(life: Life, session: Session, stdio: Stdio, preserve_fds: Sequence[int], switches: Sequence[str]) -> Operation[Descriptor]:
     """The master of the container's terminal, as the runtime sends it (runc's docs/terminals.md). Where the runtime ends without sending
     one, /dev/null stands for it: how it ended is told by wait."""
     import socket
@@ -301,7 +357,7 @@ def _receive_terminal(life: Life, session: Session, stdio: Stdio, preserve_fds: 
             listener.listen(1)
             fds = [*stdio.fds, *preserve_fds, directory.fd]
             path = f"/proc/self/fd/{len(fds) - 1}/{name}"
-            _spawn(life, session, life.host.runtime.exec_argv(life.id, session.base, len(preserve_fds), path), fds)
+            _spawn(life, session, life.host.runtime.exec_argv(life.id, session.base, len(preserve_fds), path, switches), fds)
             deadline = deadline_in(CALL_TIMEOUT)
             if (yield from _readable(session, listener, deadline)):
                 with listener.accept()[0] as connection:
@@ -442,7 +498,7 @@ def _not_started(session: Session, words: bytes) -> None:
 # --- ending -----------------------------------------------------------------------------------------------------------------------
 
 
-def _known(session: Session) -> Operation[None]:
+def known(session: Session) -> Operation[None]:
     """Waits until the program is known, or the session over."""
     look = FIRST_LOOK
     while session.find() is None and not session.is_over:
@@ -454,7 +510,7 @@ def _known(session: Session) -> Operation[None]:
 def kill(session: Session, signal: int) -> Operation[None]:
     """Sends a signal to the program. Raises ContainerStateError when it has ended."""
     session.life.check_own("signal an exec session of")
-    yield from _known(session)
+    yield from known(session)
     program = session.find()
     if session.is_over or program is None or program.has_ended() or not program.signal(signal):
         raise ContainerStateError(f"cannot signal exec session {session.id!r} in {session.life.id!r}: it has ended", "stopped")
@@ -470,7 +526,7 @@ def stop(stopped: Sequence[Session], timeout: float) -> Operation[None]:
         life.check_own("stop an exec session of")
         if life.init is not None and _is_frozen(life, life.init):
             raise ContainerStateError(f"cannot stop exec session {session.id!r}: {life.id!r} is paused", "paused")
-        yield from _known(session)
+        yield from known(session)
         members.append(session.members())
     if timeout > 0:
         for process in chain(*members):
@@ -478,9 +534,9 @@ def stop(stopped: Sequence[Session], timeout: float) -> Operation[None]:
         deadline = deadline_in(timeout)
         for process in chain(*members):
             yield from ended(process, deadline)
-    for session, known in zip(stopped, members, strict=True):
+    for session, seen in zip(stopped, members, strict=True):
         # What it has started since, if it lives; else what was seen and lives.
-        left = session.members() or [process for process in known if not process.has_ended()]
+        left = session.members() or [process for process in seen if not process.has_ended()]
         if left and not (yield from kill_tree(left, grace=KILL_TIMEOUT)):
             raise ContainerStateError(f"exec session {session.id!r} in {session.life.id!r} is there {KILL_TIMEOUT:g} s after SIGKILL", "running")
         yield from _attend(session, deadline_in(KILL_TIMEOUT), None)

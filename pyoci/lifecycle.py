@@ -26,7 +26,7 @@ from pyoci.errors import (
 )
 from pyoci.exits import ExitStatus, combine, parse_exit_file, read_small
 from pyoci.observing import observed
-from pyoci.options import DIRECT, Options
+from pyoci.options import CALLER, DIRECT, Options
 from pyoci.process import (
     KILL_GRACE,
     STDERR_LIMIT,
@@ -199,6 +199,7 @@ class Life:
         "_generation",
         "_sync",
         "address",
+        "bundle",
         "cgroups_path",
         "connection",
         "directory",
@@ -207,12 +208,12 @@ class Life:
         "host",
         "id",
         "init",
-        "is_direct",
         "log_driver",
         "log_path",
         "mark",
         "model",
         "monitor",
+        "monitored_by",
         "notify_socket",
         "own_pid_namespace",
         "place",
@@ -234,7 +235,8 @@ class Life:
         self.log_driver: str = record["log_driver"]
         self.log_path: str = record["log_path"]
         self.notify_socket: str | None = record["notify_socket"]
-        self.is_direct: bool = record["monitor"] == DIRECT
+        self.monitored_by: str = record["monitor"]
+        self.bundle: str | None = record.get("bundle")
         self.init: Process | None = None
         self.monitor: Identity | None = None  # conmon's
         self._conmon: Process | None = None
@@ -265,6 +267,11 @@ class Life:
         env = host.runtime_env(self.notify_socket if verb == "start" else None)
         step, timeout = f"{verb} {self.id!r}", timeout or CALL_TIMEOUT
         return invoke(step, host.runtime.path, argv, env, timeout, stdout=verb == "state", executable=host.executable)
+
+    @property
+    def is_direct(self) -> bool:
+        """The process that created it is its monitor."""
+        return self.monitored_by == DIRECT
 
     def has_ended(self) -> bool:
         return self.status is not None or self.init is None or self.init.has_ended()
@@ -311,12 +318,12 @@ def record_of(host: Host, id: str, template: Template, options: Options, place: 
 
 @observed("create", lambda host, id, *_: (id, host.runtime.name))
 def create(host: Host, id: str, template: Template, options: Options, deadline: int = NEVER) -> Operation[Life]:
-    """Creates a container: afterwards it is "created", held by a conmon of its own.
+    """Creates a container: afterwards it is "created", held by its monitor.
 
     Raises ContainerExists, SpawnError, ConmonError, ProtocolError, CreateError, CgroupError, NoCgroup, NetworkError, StateDirError, Timeout.
     Whatever is raised, nothing is left."""
     deadline = sooner(deadline, deadline_in(host.create_timeout))
-    place = host.placement.place(id, template.cgroups_path, monitored=options.monitor != DIRECT)
+    place = host.placement.place(id, template.cgroups_path, monitored=options.monitor == "conmon")
     if place.spec is None:
         rootless.check_limits(template.config, id)
     namespace = mounts.plan(template.config, options.mount_namespace, privileged=os.geteuid() == 0)
@@ -342,7 +349,7 @@ def create(host: Host, id: str, template: Template, options: Options, deadline: 
                     life.address = record["address"] = str(life.connection.address.ip)
             write_file(f"{life.directory}/config.json", template.config_json(place.spec, network))
             write_file(f"{life.directory}/record.json", json.dumps(record).encode())
-            if life.is_direct:
+            if life.monitored_by != "conmon":
                 from pyoci import direct
 
                 _identify(life, (yield from direct.launch(life, first, options, namespace, deadline)))
@@ -466,9 +473,9 @@ def _reap_first(life: Life, first: Process, deadline: int) -> Operation[tuple[in
 
 
 def _identify(life: Life, pid: int) -> None:
-    """Takes hold of the monitor (conmon, or this process) and of the container's init, and writes down who they are. Raises ProtocolError when a
-    pid is not what it should be: nothing unverified is ever signalled."""
-    monitor_pid = os.getpid() if life.is_direct else _conmon_pid(life)
+    """Takes hold of the monitor (conmon, this process, or one above it) and of the container's init, and writes down who they are. Raises
+    ProtocolError when a pid is not what it should be: nothing unverified is ever signalled."""
+    monitor_pid = _monitor_pid(life, pid)
     monitor, init = Process(), Process()
     try:
         _, monitor_identity = monitor.identify(monitor_pid)
@@ -478,11 +485,21 @@ def _identify(life: Life, pid: int) -> None:
     if parent != monitor_pid:
         raise ProtocolError(f"creating {life.id!r}: pid {pid} is not a child of this container's monitor ({monitor_pid}); it was left alone")
     life.init = init
-    if not life.is_direct:
+    if life.monitored_by == "conmon":
         life.monitor = monitor_identity
     monitor.close()
     write_file(f"{life.directory}/pids", f"{identity} {monitor_identity}\n".encode())
     life.mark = mark(life.directory)
+
+
+def _monitor_pid(life: Life, pid: int) -> int:
+    if life.is_direct:
+        return os.getpid()
+    if life.monitored_by == CALLER:
+        from pyoci import direct
+
+        return direct.adopter(pid)
+    return _conmon_pid(life)
 
 
 def _conmon_pid(life: Life) -> int:
@@ -493,10 +510,10 @@ def _conmon_pid(life: Life) -> int:
 
 
 def claimed_by(directory: str) -> list[int]:
-    """The processes whose command line names this container's directory as bundle: its conmon, and a runtime in the act of creating it,
-    wherever they have been reparented to."""
+    """The processes whose command line names this container's directory as bundle, or its pidfile: its conmon, and a runtime in the act of
+    creating it, wherever they have been reparented to."""
     name = os.fsencode(directory)
-    marks = (b"\0-b\0" + name + b"\0", b"\0--bundle\0" + name + b"\0", b"\0--bundle=" + name + b"\0")
+    marks = (b"\0-b\0" + name + b"\0", b"\0--bundle\0" + name + b"\0", b"\0--bundle=" + name + b"\0", b"\0--pid-file\0" + name + b"/pidfile\0")
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
@@ -616,7 +633,7 @@ def load(store: Store, id: str, *, unfinished: bool = False) -> Life:
     pids = parse_pids(found[0]) if found is not None else None
     if pids is not None and owners.is_of_this_boot(record.get("owner")):
         life.init = pids[0].find()
-        if not life.is_direct:  # else it is the process that created it
+        if life.monitored_by == "conmon":  # else it is not ours to end
             life.monitor = pids[1]
     return life
 
@@ -742,13 +759,28 @@ def _keep_exit(life: Life, kernel: tuple[int, int]) -> tuple[bytes, int] | None:
     return read_small(path)
 
 
-def kill(life: Life, signal: int) -> Operation[None]:
-    """Sends a signal to the container's init, through its pidfd. Raises ContainerStateError when it has ended."""
+def kill(life: Life, signal: int, everything: bool = False) -> Operation[None]:
+    """Sends a signal to the container's init, through its pidfd; ``everything``: to each process in its cgroup. Raises ContainerStateError when
+    it has ended, and with ``everything`` when nobody is there."""
     life.check_own("signal")
+    if everything and life.cgroups_path is not None and cgroups.signal_all(life.own_cgroups(), signal):
+        return
     if life.has_ended() or life.init is None or not life.init.signal(signal):
         raise ContainerStateError(f"cannot signal {life.id!r}: it has ended", "stopped")
     return
     yield
+
+
+def processes(life: Life) -> list[int]:
+    """The pids of all processes in the container, as this process sees them, sorted; only init's where it has no cgroup. Raises
+    ContainerStateError when it has ended."""
+    own = life.own_cgroups()
+    found = next((pids for directory in own if (pids := cgroups.members_below(directory))), [])
+    if not found and life.init is not None and not life.has_ended():
+        found = [life.init.pid]
+    if not found:
+        raise ContainerStateError(f"no processes in {life.id!r}: it has ended", "stopped")
+    return found
 
 
 def stop(life: Life, timeout: float, signal: int | None) -> Operation[ExitStatus]:

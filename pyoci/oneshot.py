@@ -13,6 +13,7 @@ from time import perf_counter_ns
 from pyoci import ids, lifecycle, rootfs, runtimes, spec
 from pyoci.errors import CreateError, Error, InvalidOption, OutputTooLong, Timeout
 from pyoci.observing import observed
+from pyoci.options import CALLER
 from pyoci.process import Descriptor
 from pyoci.runtime import RuntimeBase
 from pyoci.streams import DEVNULL, PIPE, STDOUT, Pump, descriptor, pipe
@@ -285,6 +286,8 @@ def plan(
         how["network"] = None if isinstance(network, str) else network
     try:
         options = host.options(log_driver="passthrough", log_path=None, stdio=stdio.fds, bound=True, **how)
+        if options.monitor == CALLER:
+            raise InvalidOption("monitor='caller': run() waits for the end, which only this process or conmon would learn")
     except BaseException:
         stdio.close()
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from pyoci.errors import InvalidOption
 
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
         preserve_fds: Sequence[int]
         notify_socket: bool | str
         network: Network | None
+        console_socket: str | os.PathLike[str] | None
 
 
 NULL_STDIO = (-1, -1, -1)
 NO_LIMIT = -1
 DIRECT = "direct"
-MONITORS = ("conmon", DIRECT)
+CALLER = "caller"
+MONITORS = ("conmon", DIRECT, CALLER)
 LOG_DRIVERS = ("k8s-file", "journald", "none", "passthrough")
 LOG_LEVELS = ("error", "warning", "info", "debug", "trace")
 """conmon's."""
@@ -54,7 +57,8 @@ class Options:
     stderr, and an empty stdin. Where none is, the output goes to the log, and stdin=True keeps stdin open for ``attach``. ``tty``: a
     terminal, to be used by ``attach``; None: as the spec says.
 
-    ``monitor``: ``conmon``, or ``direct``: this process itself, for callers that stay as long as the container (see ``pyoci.direct``).
+    ``monitor``: ``conmon``, or ``direct``: this process itself, for callers that stay as long as the container, or ``caller``: whoever is the nearest
+    subreaper above this process, which may end (see ``pyoci.direct``).
     ``bound``: it is not to outlive this process: once that is gone, ``prune`` ends and removes it. So is every one without conmon, and those of
     ``pyoci.run``.
 
@@ -77,12 +81,16 @@ class Options:
     ``network``: a ``NetworkNamespace``, a ``NetworkPool`` or a ``Bridge``, into which the container goes: its spec must ask for a network namespace,
     without a path. None: as the spec says.
 
+    ``console_socket``: the path of a listening socket that the runtime sends the master of the container's terminal to (runc's
+    docs/terminals.md); for a container with a terminal and without conmon.
+
     Not for callers of ``create``: ``stdio``, the descriptors that become conmon's own 0, 1 and 2 (-1: /dev/null).
 
     Raises InvalidOption."""
 
     __slots__ = (
         "bound",
+        "console_socket",
         "listen_names",
         "log_driver",
         "log_level",
@@ -123,6 +131,7 @@ class Options:
         notify_socket: bool | str = False,
         mount_namespace: bool | None = None,
         network: Network | None = None,
+        console_socket: str | os.PathLike[str] | None = None,
         stdio: Sequence[int] = NULL_STDIO,
     ) -> None:
         self.stdin = stdin is True
@@ -148,6 +157,7 @@ class Options:
         """What the container gets, from 3 on."""
         self.notify_socket = None if notify_socket is False else _notify_socket(notify_socket)
         self.network = None if network is None else _network(network)
+        self.console_socket = None if console_socket is None else _console_socket(console_socket, monitor)
 
     def __setattr__(self, name: str, value: object) -> None:
         if hasattr(self, name):
@@ -224,9 +234,9 @@ def seconds(name: str, value: float) -> float:
 
 def _log_driver(value: str | None, monitor: str) -> str:
     if value is None:
-        return "none" if monitor == DIRECT else "k8s-file"
-    if monitor == DIRECT and value not in ("none", "passthrough"):
-        raise InvalidOption(f"log_driver={value!r} is conmon's, and monitor='direct' has none: 'none' or 'passthrough'")
+        return "k8s-file" if monitor == "conmon" else "none"
+    if monitor != "conmon" and value not in ("none", "passthrough"):
+        raise InvalidOption(f"log_driver={value!r} is conmon's, and monitor={monitor!r} has none: 'none' or 'passthrough'")
     if value == "json-file":
         raise InvalidOption("log_driver='json-file': conmon writes no such format; k8s-file is its file, a line of text for a line of output")
     one_of("log_driver", value, LOG_DRIVERS)
@@ -302,3 +312,18 @@ def _notify_socket(value: bool | str) -> str:
     if not isinstance(path, str) or path[:1] not in ("/", "@") or "\0" in path:
         raise InvalidOption(f"notify_socket must be True, False, or the absolute path (or @name) of a socket, not {path!r:.200}")
     return path
+
+
+def _console_socket(value: str | os.PathLike[str], monitor: str) -> str:
+    path = os.fspath(value)
+    if monitor == "conmon":
+        raise InvalidOption(f"console_socket={path!r} is for containers without conmon, which has a terminal's master itself")
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise InvalidOption(f"console_socket must be the path of a socket, not {path!r:.200}")
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError as error:
+        raise InvalidOption(f"console_socket={path!r}: {error.strerror}") from None
+    if not is_socket:
+        raise InvalidOption(f"console_socket={path!r} is no socket")
+    return os.path.abspath(path)

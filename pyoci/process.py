@@ -356,9 +356,9 @@ class Identity:
         return None if stat is None else cls(process.pid, stat.start_time, process.inode())
 
     @classmethod
-    def parse(cls, words: Sequence[bytes]) -> Self | None:
-        """What ``str`` made; None for anything else."""
-        if len(words) != 3 or not all(word.isdigit() and len(word) <= 20 for word in words) or int(words[0]) < 2:
+    def parse(cls, words: Sequence[bytes], least: int = 2) -> Self | None:
+        """What ``str`` made; None for anything else, and for a pid below ``least``."""
+        if len(words) != 3 or not all(word.isdigit() and len(word) <= 20 for word in words) or int(words[0]) < least:
             return None
         return cls(*map(int, words))
 

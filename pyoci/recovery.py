@@ -26,6 +26,7 @@ from pyoci.errors import (
     text,
 )
 from pyoci.exits import parse_exit_file, read_small
+from pyoci.options import CALLER
 from pyoci.process import command_line, descendants, invoke, kill_tree
 from pyoci.store import Lock, parse_pids, read_record, remove_tree
 from pyoci.waiting import Wait, deadline_in, passed, sooner
@@ -159,6 +160,8 @@ class _Pruning:
         owner, fate = f"its creator, process {owners.pid(record.get('owner'))},", owners.fate(record.get("owner"))
         if fate != "gone":
             raise _StaysError(f"{owner} {'lives' if fate == 'alive' else 'is not to be seen from here'}")
+        if record.get("monitor") == CALLER and _monitor_lives(directory):
+            raise _StaysError("its monitor lives")
         try:
             life = lifecycle.load(self.store, id, unfinished=True)
         except (Error, OSError) as error:
@@ -448,6 +451,14 @@ def _is_old(path: str, age: float) -> bool:
         return not 0 <= time() - os.lstat(path).st_ctime < age
     except OSError:
         return False
+
+
+def _monitor_lives(directory: str) -> bool:
+    """Who gets to know how it ends, and is to delete it then: with ``monitor="caller"`` that is not its creator."""
+    found = read_small(f"{directory}/pids", 256)
+    pids = parse_pids(found[0]) if found is not None else None
+    monitor = pids[1].find() if pids is not None else None
+    return monitor is not None and not monitor.has_ended()
 
 
 def _lives(directory: str) -> bool:

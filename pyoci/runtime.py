@@ -135,8 +135,11 @@ class RuntimeBase:
                 all_options = all_options.replaced(tty=True)
         elif all_options.tty != terminal:
             template = template.with_config({**template.config, "process": {**template.config["process"], "terminal": all_options.tty}})
-        if all_options.tty and (all_options.streams is not None or all_options.log_driver == "passthrough" or all_options.monitor != "conmon"):
-            raise InvalidOption("a container with a terminal needs conmon, and neither passthrough nor stdio of ours")
+        has_place = all_options.monitor == "conmon" or all_options.console_socket is not None
+        if all_options.tty and (all_options.streams is not None or all_options.log_driver == "passthrough" or not has_place):
+            raise InvalidOption("a container with a terminal needs conmon, or a console_socket, and neither passthrough nor stdio of ours")
+        if not all_options.tty and all_options.console_socket is not None:
+            raise InvalidOption("console_socket: the container has no terminal (process.terminal)")
         if all_options.streams is None:
             return lifecycle.create(self._host, checked_id, template, all_options)
         return _with_stdio(self._host, checked_id, template, all_options, all_options.streams)

@@ -16,7 +16,7 @@ from pyoci.waiting import drive
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Literal, TypeAlias
+    from typing import Any, Literal, TypeAlias
 
     from pyoci.waiting import Operation
 
@@ -106,16 +106,23 @@ class Runtime:
     def argv(self, verb: str, *args: str) -> list[str]:
         return [self.name, *self.global_args, verb, *args]
 
-    def exec_argv(self, id: str, base: str, preserve_fds: int = 0, console_socket: str | None = None) -> list[str]:
-        """Runs ``base``.json in a container, in the foreground: the runtime ends with the program, and with its code. Its own
-        words go to a log as well: where stderr goes is the caller's choice."""
+    def bundle_args(self, directory: str, bundle: str | None) -> list[str]:
+        """The container's config.json lies in its own directory; hooks and ``state`` are told of the caller's bundle where the runtime can tell
+        the two apart."""
+        if bundle is None or self.name != "crun":
+            return ["--bundle", directory]
+        return ["--bundle", bundle, "--config", f"{directory}/config.json"]
+
+    def exec_argv(self, id: str, base: str, preserve_fds: int = 0, console_socket: str | None = None, switches: Sequence[str] = ()) -> list[str]:
+        """Runs ``base``.json in a container: without ``--detach`` among the ``switches`` the runtime ends with the program, and with its code. Its
+        own words go to a log as well: where stderr goes is the caller's choice."""
         argv = [self.name, *self.global_args, "--log", f"{base}.log", "--log-format", "json"]
         argv += ["exec", "--process", f"{base}.json", "--pid-file", f"{base}.pid"]
         if preserve_fds:
             argv += ["--preserve-fds", str(preserve_fds)]
         if console_socket is not None:
             argv += ["--console-socket", console_socket]
-        argv.append(id)
+        argv += [*switches, id]
         return argv
 
     @property
@@ -227,6 +234,22 @@ def ask_version(path: str, env: tuple[bytes, int]) -> Operation[tuple[int, ...] 
     """What ``--version`` of a runtime or of conmon says; None when that is no version."""
     output = yield from invoke(f"asking {path} for its version", path, [path, "--version"], env, PROBE_TIMEOUT, stdout=True)
     return parse_version(output.stdout)
+
+
+def features(path: str, env: Mapping[str, str]) -> Operation[dict[str, Any]]:
+    """What a runtime says that it can do (runtime-spec, features.md): runc does from 1.1 on, crun from 1.8.6 on. Raises RuntimeFailed with the
+    words of one that does not know the question, ProtocolError."""
+    from pyoci._ffi import environment_block
+
+    name = os.path.basename(path)
+    output = yield from invoke(f"asking {path} for its features", path, [name, "features"], environment_block(env), PROBE_TIMEOUT, stdout=True)
+    try:
+        found = json.loads(output.stdout)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"{path} features: not JSON: {error}", output.stdout[:65536]) from None
+    if not isinstance(found, dict):
+        raise ProtocolError(f"{path} features: not an object", output.stdout[:65536])
+    return found
 
 
 _chosen: dict[tuple[str, tuple[str, ...]], str] = {}

@@ -86,7 +86,11 @@ class Session:
 
     def has_started(self) -> bool:
         """The runtime has told a pid."""
-        return self.process is not None or _told_pid(self.base) > 0
+        return self.process is not None or self.told_pid() > 0
+
+    def told_pid(self) -> int:
+        """The program's pid, as the runtime has told it; 0: not yet."""
+        return _told_pid(self.base)
 
     def runtime_ended(self) -> tuple[int, int] | None:
         """(code, signal) of the runtime, reaped if it is our child; (-1, 0) when nobody knows, None while it lives."""

@@ -137,10 +137,10 @@ def read_record(directory: str, id: str) -> dict[str, Any]:
 
 
 def parse_pids(content: bytes) -> tuple[Identity, Identity] | None:
-    """(init, conmon) of the pids file; None if it is not one."""
+    """(init, its monitor) of the pids file; None if it is not one. The monitor can be process 1: ``monitor="caller"``."""
     words = content.split()
-    init, conmon = Identity.parse(words[:3]), Identity.parse(words[3:])
-    return (init, conmon) if init is not None and conmon is not None else None
+    init, monitor = Identity.parse(words[:3]), Identity.parse(words[3:], least=1)
+    return (init, monitor) if init is not None and monitor is not None else None
 
 
 class Lock:

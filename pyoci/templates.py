@@ -29,19 +29,21 @@ _CGROUP_MARK, _NETWORK_MARK = (f"pyoci-{os.urandom(16).hex()}" for _ in range(2)
 
 
 class Template:
-    """``config``: the resolved spec, only to be read. ``cgroups_path``: the one that it names, if any. ``record``: what later operations must know
-    of it; it goes into the container's record."""
+    """``config``: the resolved spec, only to be read. ``bundle``: the directory that it came from, if any. ``cgroups_path``: the one that it names,
+    if any. ``record``: what later operations must know of it; it goes into the container's record."""
 
-    __slots__ = ("_encoded", "_given_root", "_moved", "_networked", "_root", "_working_directory", "cgroups_path", "config", "record")
+    __slots__ = ("_encoded", "_given_root", "_moved", "_networked", "_root", "_working_directory", "bundle", "cgroups_path", "config", "record")
 
-    def __init__(self, config: dict[str, Any], given_root: str, working_directory: str | None) -> None:
+    def __init__(self, config: dict[str, Any], given_root: str, working_directory: str | None, bundle: str | None = None) -> None:
         linux = config.get("linux") or {}
         annotations = config.get("annotations") or {}
         pid_namespace = next((n for n in linux.get("namespaces") or () if n.get("type") == "pid"), None)
         self.config = config
+        self.bundle = bundle
         self.cgroups_path: str | None = linux.get("cgroupsPath") or None
         # Only if it is new: killing init then ends everything in it (pid_namespaces(7)).
         self.record: dict[str, Any] = {
+            "bundle": bundle,
             "own_pid_namespace": pid_namespace is not None and not pid_namespace.get("path"),
             "stop_signal": spec.signal_number(annotations.get(spec.STOP_SIGNAL) or int(SIGTERM)),
             "hooks": [stage for stage, hooks in (config.get("hooks") or {}).items() if hooks],
@@ -63,7 +65,7 @@ class Template:
 
     def with_config(self, config: dict[str, Any]) -> Template:
         """One of a spec that was made from this one's."""
-        return Template(config, config["root"]["path"], None)
+        return Template(config, config["root"]["path"], None, self.bundle)
 
     def config_json(self, cgroups_path: str | None, network: str | None = None) -> bytes:
         """What config.json holds for a container with this cgroup, and in the network namespace with this path, if one is given."""
@@ -116,7 +118,8 @@ def prepare(bundle: str | os.PathLike[str] | Mapping[str, Any]) -> Template:
     config = spec.load(directory) if directory is not None else marshal.loads(key) if isinstance(key, bytes) else dict(bundle)  # type: ignore[arg-type]
     resolved = spec.resolve(config, directory)
     spec.check(resolved, where)
-    template = Template(resolved, os.path.join(directory or os.getcwd(), config["root"]["path"]), os.getcwd() if directory is None else None)
+    given_root = os.path.join(directory or os.getcwd(), config["root"]["path"])
+    template = Template(resolved, given_root, os.getcwd() if directory is None else None, directory)
     # A namespace's path was looked at, and may mean another one tomorrow.
     if key is not None and not any(n.get("path") for n in (resolved.get("linux") or {}).get("namespaces") or ()):
         _known[key] = template

@@ -19,10 +19,11 @@ sys.exit(sys.version_info < (3, 11) or not os.path.exists(sysconfig.get_path("in
 
 missing_packages() {
     packages=
-    for program in gcc conmon crun runc git; do
+    for program in gcc conmon crun runc git podman; do
         command -v $program >/dev/null || packages="$packages $program"
     done
     command -v ip >/dev/null || packages="$packages iproute2"
+    command -v ps >/dev/null || packages="$packages procps"
     [ -e /usr/include/stdio.h ] || packages="$packages libc6-dev"
     # Debian's other busybox, which is linked dynamically, does not run alone in a container.
     if ! busybox=$(command -v busybox) || case $(ldd "$busybox" 2>&1) in *'=>'*) true ;; *) false ;; esac; then

@@ -15,4 +15,6 @@ from pyoci.cgroups.placement import Manager as Manager
 from pyoci.cgroups.placement import Place as Place
 from pyoci.cgroups.trees import clear as clear
 from pyoci.cgroups.trees import kill_all as kill_all
+from pyoci.cgroups.trees import members_below as members_below
 from pyoci.cgroups.trees import remove as remove
+from pyoci.cgroups.trees import signal_all as signal_all

@@ -46,6 +46,28 @@ def kill_all(directories: list[str]) -> list[Process]:
     return list(killed.values())
 
 
+def signal_all(directories: list[str], signal: int) -> int:
+    """Sends a signal to every process in these cgroups and below, once; how many got it."""
+    reached: set[int] = set()
+    for directory in directories:
+        for path in _tree(directory):
+            for process in _members(path):
+                # Read once more with the pidfd held: the number can have become another process's in between.
+                if process.pid not in reached and process.pid in members(path) and process.signal(signal):
+                    reached.add(process.pid)
+    return len(reached)
+
+
+def members(directory: str) -> list[int]:
+    """The pids of the processes in this cgroup, as this process sees them."""
+    return [int(word) for word in read_control(f"{directory}/cgroup.procs", 1 << 20).split() if word != b"0"]
+
+
+def members_below(directory: str) -> list[int]:
+    """Those in this cgroup and below it, sorted."""
+    return sorted({pid for path in _tree(directory) for pid in members(path)})
+
+
 def remove(directories: Sequence[str]) -> dict[str, int]:
     """Removes these cgroups in the order given, with those below. Returns the ones that would not go with their errno; EBUSY: something still
     runs there."""
@@ -78,11 +100,11 @@ def clear(directories: Sequence[str], timeout: float = CLEAR_TIMEOUT) -> Operati
 
 
 def _members(directory: str) -> Iterator[Process]:
-    for word in read_control(f"{directory}/cgroup.procs", 1 << 20).split():
+    for pid in members(directory):
         try:
-            yield Process.open(int(word))
-        except (OSError, ValueError):
-            pass  # ended meanwhile, or (0) of a pid namespace that we do not see
+            yield Process.open(pid)
+        except OSError:
+            pass  # ended meanwhile
 
 
 def _tree(directory: str) -> Iterator[str]:

@@ -1,0 +1,115 @@
+"""What the verbs share: the state directory, the runtime below, descriptors and pid files."""
+
+from __future__ import annotations
+
+import os
+
+from pyoci import lifecycle
+from pyoci.errors import InvalidOption
+from pyoci.store import Store, default_directory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pyoci.lifecycle import Life
+    from pyoci.ociruntime.words import Given
+
+WHOLE_RANGE = ["0", "0", "4294967295"]
+"""uid_map of the initial user namespace (user_namespaces(7))."""
+NOT_FORWARDED = ("SIGKILL", "SIGSTOP", "SIGCHLD", "SIGWINCH", "SIGPIPE", "SIGURG", "SIGCONT", "SIGTSTP", "SIGTTIN", "SIGTTOU")
+
+
+def store(given: Given) -> Store:
+    """``--root``; else /run/pyoci-runtime, for others than the host's root $XDG_RUNTIME_DIR/pyoci-runtime."""
+    root = given.text("root")
+    if root is not None:
+        if not root or "\0" in root:
+            raise InvalidOption(f"--root must be a directory, not {root!r}")
+        return Store(os.path.abspath(root))
+    runtime_dir = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.geteuid() == 0 and runtime_dir.startswith("/") and _in_user_namespace():
+        return Store(f"{runtime_dir}/pyoci-runtime")
+    return Store(f"{default_directory(os.environ)}-runtime")
+
+
+def _in_user_namespace() -> bool:
+    try:
+        with open("/proc/self/uid_map") as file:
+            return file.read().split() != WHOLE_RANGE
+    except OSError:
+        return False
+
+
+def runtime_path(given: Given, env: dict[str, str]) -> str:
+    """The runtime below: ``--runtime`` (ours; runc has none), $PYOCI_RUNTIME, or the fastest that works here."""
+    from pyoci import runtimes
+
+    wanted = given.text("runtime") or os.environ.get("PYOCI_RUNTIME")
+    return runtimes.find_executable(wanted) if wanted else runtimes.choose(env)
+
+
+def environment() -> dict[str, str]:
+    from pyoci import conmon
+
+    return conmon.environment(os.environ, {})
+
+
+def host(given: Given) -> lifecycle.Host:
+    """For a new container."""
+    from pyoci import cgroups, runtimes
+
+    place = store(given)
+    place.prepare()
+    env = environment()
+    path = runtime_path(given, env)
+    manager = cgroups.SYSTEMD if given.flag("systemd-cgroup") else cgroups.CGROUPFS
+    runtime = runtimes.Runtime(path, f"{place.directory}/{os.path.basename(path)}")
+    return lifecycle.Host("", runtime, place, env, placement=cgroups.Manager(manager))
+
+
+def load(given: Given, id: str) -> Life:
+    return lifecycle.load(store(given), id)
+
+
+def stdio() -> list[int]:
+    """Ours, handed on; /dev/null for what is closed."""
+    found = []
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            found.append(-1)
+        else:
+            found.append(fd)
+    return found
+
+
+def preserved(given: Given, listening: int) -> list[int]:
+    """The descriptors of ``--preserve-fds``: they come after those of socket activation."""
+    first = 3 + listening
+    return list(range(first, first + given.number("preserve-fds")))
+
+
+def write_pid(path: str, pid: int) -> None:
+    """Whole or not at all: who waits for it reads it at once."""
+    directory, name = os.path.split(os.path.abspath(path))
+    partial = f"{directory}/.{name}"
+    try:
+        with open(partial, "w", encoding="ascii") as file:
+            file.write(str(pid))
+        os.rename(partial, path)
+    except OSError as error:
+        if os.path.lexists(partial):
+            os.unlink(partial)
+        raise InvalidOption(f"--pid-file {path}: {error.strerror}") from None
+
+
+def forward_signals(to: Callable[[int], Any]) -> None:
+    """From here on what is sent to us goes to the container's program."""
+    from signal import Signals, signal
+
+    for number in Signals:
+        if number.name not in NOT_FORWARDED:
+            signal(number, lambda received, frame: to(received))
