@@ -37,7 +37,7 @@ def test_each_container_has_its_own_cgroup_in_the_same_spec(config: dict[str, An
 def test_the_record_says_what_later_operations_must_know(config: dict[str, Any]) -> None:
     config["annotations"] = {spec.STOP_SIGNAL: "USR1"}
     config["hooks"] = {"poststop": [{"path": "/bin/true"}], "prestart": []}
-    assert templates.prepare(config).record == {"own_pid_namespace": True, "stop_signal": 10, "hooks": ["poststop"]}
+    assert templates.prepare(config).record == {"bundle": None, "own_pid_namespace": True, "stop_signal": 10, "hooks": ["poststop"]}
 
 
 def test_equal_specs_share_a_template_and_a_changed_one_does_not(config: dict[str, Any]) -> None:
