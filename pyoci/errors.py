@@ -18,10 +18,26 @@ SHOWN = 4096
 def said(text: bytes | str) -> str:
     """What a tool wrote, as the end of a message: stripped, cut in the middle when long, and introduced by a colon if there is any."""
     shown = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
-    shown = shown.strip()
+    shown = _plain(shown).strip()
     if len(shown) > SHOWN:
         shown = f"{shown[: SHOWN // 2]} […] {shown[-SHOWN // 2 :]}"
     return f": {shown}" if shown else ""
+
+
+def _plain(words: str) -> str:
+    """runc says ``time="…" level=error msg="…"`` where it has no log file: the time is now, and the level is clear."""
+    if "level=" not in words:
+        return words
+    import re
+
+    return re.sub(r'time="[^"\n]*" level=\w+ msg="((?:[^"\\\n]|\\.)*)"', lambda match: re.sub(r"\\(.)", r"\1", match[1]), words)
+
+
+def _try(words: bytes | str) -> str:
+    """What to try, where that is known; looked up at a failure only."""
+    from pyoci import advice
+
+    return advice.on(words)
 
 
 def text(error: BaseException) -> str:
@@ -110,7 +126,7 @@ class CreateError(Error):
     """The runtime did not create the container. The message carries what it said; so does ``stderr``."""
 
     def __init__(self, message: str, stderr: bytes | str = b"") -> None:
-        super().__init__(message + said(stderr))
+        super().__init__(message + said(stderr) + _try(stderr))
         self.stderr = stderr if isinstance(stderr, bytes) else stderr.encode("utf-8", "surrogateescape")
 
 
@@ -119,7 +135,7 @@ class ExecError(Error):
     so does ``stderr``."""
 
     def __init__(self, message: str, stderr: bytes | str = b"") -> None:
-        super().__init__(message + said(stderr))
+        super().__init__(message + said(stderr) + _try(stderr))
         self.stderr = stderr if isinstance(stderr, bytes) else stderr.encode("utf-8", "surrogateescape")
 
 
@@ -128,7 +144,7 @@ class RuntimeFailed(Error):
 
     def __init__(self, step: str, argv: Sequence[str], returncode: int, stderr: bytes) -> None:
         how = f"exited {returncode}" if returncode >= 0 else f"was killed by signal {-returncode}"
-        super().__init__(f"{step}: {argv[0]} {how}{said(stderr)}")
+        super().__init__(f"{step}: {argv[0]} {how}{said(stderr)}{_try(stderr)}")
         self.argv = list(argv)
         self.returncode = returncode
         self.stderr = stderr

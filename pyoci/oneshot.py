@@ -256,7 +256,7 @@ def plan(
         raise InvalidOption(f"args must be a list of strings, not {args!r}; for a shell: ['sh', '-c', {args!r}]")
     if input is not None and stdin is not None:
         raise InvalidOption("input and stdin cannot both be given")
-    if timeout is not None and not timeout >= 0:
+    if timeout is not None and (not isinstance(timeout, int | float) or not timeout >= 0):
         raise InvalidOption(f"timeout must be a number of seconds, not {timeout!r}")
     if max_output is not None and max_output < 0:
         raise InvalidOption(f"max_output must be a number of bytes, not {max_output!r}")

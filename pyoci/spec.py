@@ -112,7 +112,7 @@ def build(
     config = {
         "ociVersion": VERSION,
         "root": {"path": root, "readonly": read_only},
-        "hostname": "container" if hostname is None else hostname,
+        "hostname": "container" if hostname is None else _hostname(hostname),
         "process": {
             "terminal": False,
             "user": user_ids(user, root),
@@ -135,6 +135,12 @@ def build(
 
         return adapt(config)
     return config
+
+
+def _hostname(given: str) -> str:
+    if not isinstance(given, str) or len(given.encode("utf-8", "surrogateescape")) > 64:
+        raise InvalidOption(f"hostname must be a name of at most 64 bytes (sethostname(2)), not {given!r:.200}")
+    return given
 
 
 def _network(network: str) -> list[dict[str, str]]:

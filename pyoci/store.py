@@ -109,9 +109,10 @@ def own_directory(path: str, mode: int, what: str) -> None:
         os.makedirs(path, mode, exist_ok=True)
         status = os.lstat(path)
     except OSError as error:
-        raise StateDirError(error.errno, f"making the {what} {path}: {error.strerror}", path) from None
+        there = "there is a file of that name" if error.errno == errno.EEXIST else error.strerror
+        raise StateDirError(error.errno, f"making the {what} {path}: {there}; give another place", path) from None
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise StateDirError(1, f"the {what} {path} must be a directory of our own that nobody else can write to", path)
+        raise StateDirError(1, f"the {what} {path} must be a directory of our own that nobody else can write to; give another one", path)
 
 
 def write_file(path: str, content: bytes) -> None:

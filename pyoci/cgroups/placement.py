@@ -221,7 +221,7 @@ class Manager:
         parent, separate = self.parent, monitored and self.separate
         if parent is None:
             if separate:
-                self.cannot(CgroupError(f"conmon stays in the caller's cgroup: none is delegated to user {os.geteuid()}"))
+                self.cannot(CgroupError(f"conmon cannot have a cgroup of its own: none is delegated to user {os.geteuid()}"))
             return Place(given, given if given and given.startswith("/") else None)
         if self.is_systemd:
             return of_systemd(parent, id, given, separate, os.geteuid())
@@ -243,7 +243,7 @@ class Manager:
             except SpawnError as error:
                 if cgroup.fd < 0 or error.stage not in CGROUP_STAGES:
                     raise
-                self.cannot(CgroupError(f"conmon stays in the caller's cgroup: {error.strerror}"))
+                self.cannot(CgroupError(f"conmon cannot have a cgroup of its own: {error.strerror}"))
         process.spawn(path, argv, env, **how)
 
     def _birthplace(self, place: Place) -> int:
@@ -255,7 +255,7 @@ class Manager:
             _ffi.cgroups_make(_with_parents(mount, place.conmon))
             return os.open(f"{mount}{place.conmon}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            self.cannot(CgroupError(f"conmon stays in the caller's cgroup: {error.strerror}"))
+            self.cannot(CgroupError(f"conmon cannot have a cgroup of its own: {error.strerror}"))
             return -1
 
     def enter(self, place: Place, process: Process, deadline: int) -> Operation[None]:
@@ -286,7 +286,7 @@ class Manager:
             _ffi.cgroups_make(directories, cpusets)
             _ffi.cgroups_join(self.hierarchies.directories(path), pid)
         except OSError as error:
-            raise CgroupError(f"conmon stays in the caller's cgroup: {error.strerror}") from None
+            raise CgroupError(f"conmon cannot have a cgroup of its own: {error.strerror}") from None
 
     def forget(self, place: Place) -> Operation[None]:
         """After a failed create: the scopes that it may have left. Whether systemd answers changes nothing any more."""
@@ -312,7 +312,8 @@ class Manager:
             import logging
 
             self._warned = True
-            logging.getLogger("pyoci").warning("%s; not said again for this OCIRuntime", str(error))  # a record that is kept would keep its frames
+            # The text alone: a record that is kept would keep the error's frames.
+            logging.getLogger("pyoci").warning("%s, and stays in the caller's; not said again for this OCIRuntime", str(error))
 
 
 def _with_parents(mount: str, path: str) -> list[str]:

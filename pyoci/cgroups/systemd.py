@@ -49,7 +49,7 @@ class Systemd:
                 if is_in(pid, unit):
                     return
                 if attempt == 2 or not isinstance(error, ConnectionLost):
-                    raise CgroupError(f"conmon stays in the caller's cgroup, because systemd made no scope {unit}: {error}") from None
+                    raise CgroupError(f"conmon cannot have a cgroup of its own, because systemd made no scope {unit}: {error}") from None
                 self._idle.clear()
 
     def _start_scope(self, unit: str, slice: str, pid: int, deadline: int) -> Operation[None]:

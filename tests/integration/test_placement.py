@@ -171,7 +171,7 @@ def test_where_it_cannot_be_that_is_said_once(runtime: pyoci.OCIRuntime, build: 
         for _ in range(2):
             with tried.create(config) as container:
                 assert paths_of(container.conmon_pid) == paths_of(os.getpid())
-    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["conmon stays in the caller's cgroup"]
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["conmon cannot have a cgroup of its own"]
     with pytest.raises(CgroupError, match="making the cgroup"):
         made(runtime, cgroup_parent="/cgroup.procs", conmon_cgroup="separate", strict_cgroups=True).create(config)
 
@@ -305,7 +305,7 @@ def test_row_28_the_fallback(
         with made(runtime, cgroup_manager="systemd").create(build("sleep", "100")) as container:
             assert paths_of(container.conmon_pid) == paths_of(os.getpid())
             assert paths_of(container.pid)[""].startswith(f"/system.slice/pyoci-{container.id}.scope")
-        assert "conmon stays in the caller's cgroup, because systemd made no scope" in caplog.text
+        assert "conmon cannot have a cgroup of its own, because systemd made no scope" in caplog.text
         with pytest.raises(CgroupError, match="systemd made no scope"):
             made(runtime, cgroup_manager="systemd", strict_cgroups=True).create(build("true"))
 
