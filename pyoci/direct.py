@@ -16,7 +16,7 @@ import os
 from pyoci import conmon, runtimes
 from pyoci.errors import CreateError, SpawnError, Timeout
 from pyoci.exits import read_small
-from pyoci.process import KILL_GRACE, ended, read_stat, returncode_of
+from pyoci.process import KILL_GRACE, Process, descendants, ended, namespace_pids, read_stat, returncode_of
 from pyoci.waiting import Wait, deadline_in, passed
 
 TYPE_CHECKING = False
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from pyoci.lifecycle import Life
     from pyoci.mounts import Mounts
     from pyoci.options import Options
-    from pyoci.process import Process
+    from pyoci.store import Store
     from pyoci.waiting import Operation
 
 PR_SET_CHILD_SUBREAPER = 36
+ORPHAN_GRACE = 0.04
+"""Seconds in which an init whose runtime has failed must be dead."""
+TICKS = os.sysconf("SC_CLK_TCK")
 
 _subreaper = 0  # the process that has been made one
 
@@ -74,6 +77,33 @@ def adopter(init: int) -> int:
         stat = read_stat(above)
         above = stat.ppid if stat is not None else 0
     return above
+
+
+def reap_init(store: Store, id: str, began: float) -> Operation[None]:
+    """The init of the container ``id``, whose runtime has failed, when it has called setsid(2), so that it is in no group of the runtime's.
+    Nothing says whose a zombie is; but this one is our child, the first process of a pid namespace, born since ``began`` (CLOCK_BOOTTIME), and no
+    other container's pidfile names it, which a runtime that succeeds writes before it ends and leaves its init to us."""
+    orphans = [init for pid in descendants({os.getpid()}) if (init := _adopted_init(pid, began)) is not None]
+    # Read after they were seen: what another thread's runtime leaves to us now is not among them.
+    pidfiles = [read_small(f"{store.path(other)}/pidfile", 32) for other in store.ids() if other != id] if orphans else []
+    named = {found[0].strip() for found in pidfiles if found is not None}
+    deadline = deadline_in(ORPHAN_GRACE)
+    for init in orphans:
+        if str(init.pid).encode() not in named and (yield from ended(init, deadline)):
+            init.reap_adopted()
+        init.close()
+
+
+def _adopted_init(pid: int, began: float) -> Process | None:
+    try:
+        process = Process.open(pid)
+    except OSError:
+        return None
+    stat = read_stat(pid)
+    if stat is not None and stat.ppid == os.getpid() and stat.start_time >= int(began * TICKS) and namespace_pids(pid)[1:][-1:] == [1]:
+        return process
+    process.close()
+    return None
 
 
 def launch(life: Life, first: Process, options: Options, namespace: Mounts | None, deadline: int) -> Operation[int]:

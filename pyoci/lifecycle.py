@@ -7,7 +7,7 @@ import json
 import os
 from signal import SIGKILL
 from socket import SOCK_STREAM
-from time import time_ns
+from time import CLOCK_BOOTTIME, clock_gettime, time_ns
 
 from pyoci import _ffi, activation, cgroups, conmon, forks, mounts, owners, rootless, runtimes, selinux, shortcuts
 from pyoci.errors import (
@@ -336,6 +336,7 @@ def create(host: Host, id: str, template: Template, options: Options, deadline: 
     record = record_of(host, id, template, options, place)
     life, first, is_vacant = Life(host, id, host.store.path(id), record), Process(), False
     is_new_log = options.log_path is not None and not os.path.lexists(options.log_path)
+    began = clock_gettime(CLOCK_BOOTTIME)
     host.store.claim(id)
     try:
         host.placement.check_vacant(place)
@@ -364,7 +365,7 @@ def create(host: Host, id: str, template: Template, options: Options, deadline: 
         if not is_vacant:
             host.store.remove(id)  # and nothing else: who lives in that cgroup is not ours to end
             raise
-        yield from _abandon(life, first)
+        yield from _abandon(life, first, began)
         if is_new_log and not life.is_inherited():
             _remove_empty(life.log_path)
         raise
@@ -533,7 +534,7 @@ def _is_elsewhere(pid: str, directory: str) -> bool:
         return False
 
 
-def _abandon(life: Life, first: Process) -> Operation[None]:
+def _abandon(life: Life, first: Process, began: float) -> Operation[None]:
     """A create has failed: ends and removes everything of it. The id is ours by the claim, and the runtime's state root is ours alone, so
     nothing here can be somebody else's. In a forked child it is the parent's, which goes on with it."""
     if life.is_inherited():
@@ -544,12 +545,21 @@ def _abandon(life: Life, first: Process) -> Operation[None]:
         from pyoci import direct
 
         yield from direct.reap_group(first.pid)
+    yield from _reap_init(life, began)
     yield from _remove(life)
     yield from life.host.placement.forget(life.place)
     # An exception keeps what its frames hold: the descriptors must not wait for it to go.
     for process in (first, life.init, life._conmon):
         if process is not None:
             process.close()
+
+
+def _reap_init(life: Life, began: float) -> Operation[None]:
+    """One that crun has left behind, which is then a zombie of a subreaper, whoever the monitor was to be."""
+    from pyoci import direct
+
+    if direct.is_subreaper():
+        yield from direct.reap_init(life.host.store, life.id, began)
 
 
 def abandon(life: Life) -> Operation[None]:

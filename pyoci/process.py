@@ -212,6 +212,17 @@ def read_stat(pid: int) -> Stat | None:
     return Stat(fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]), int(fields[49]) if len(fields) > 49 else None)
 
 
+def namespace_pids(pid: int) -> list[int]:
+    """Its numbers in our pid namespace and in each one below it that it is in (pid_namespaces(7)); empty when it is gone. /proc/PID/ns would tell,
+    too, but crun hides that from an ordinary user."""
+    try:
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+            status = file.read(4096) or b""
+    except OSError:
+        return []
+    return next(([int(number) for number in line.split()[1:]] for line in status.splitlines() if line.startswith(b"NSpid:")), [])
+
+
 def command_line(pid: int) -> bytes:
     """Its arguments, each closed by a NUL; empty for one that is dead, or is none."""
     try:
@@ -322,7 +333,8 @@ def kill_tree(roots: Iterable[Process], *, also: Callable[[], Iterable[int]] = t
             stat = read_stat(pid)
             # The parent's number is its own until it is reaped: after that its children are another's.
             is_below = stat is not None and stat.ppid in held and held[stat.ppid].signal(0)
-            if stat is not None and stat.state not in "ZX" and (is_below or pid in also()):
+            # Also what is dead: as a zombie of one that is killed here, it may become ours to reap.
+            if stat is not None and (is_below or (stat.state not in "ZX" and pid in also())):
                 process.signal(SIGSTOP)
                 held[pid] = process
                 found = True

@@ -19,7 +19,7 @@ from pyoci import ids
 from pyoci.conmon import parse_pidfile
 from pyoci.errors import ContainerNotFound, InvalidID, ProtocolError, SessionExists, StateDirError
 from pyoci.exits import read_small
-from pyoci.process import STDERR_KEPT, Process, command_line, descendants, read_stat
+from pyoci.process import STDERR_KEPT, Process, command_line, descendants, namespace_pids, read_stat
 from pyoci.store import MODE, write_file
 
 TYPE_CHECKING = False
@@ -217,14 +217,8 @@ def parse_or_zero(pidfile: bytes) -> int:
 
 
 def _is_outside(pid: int) -> bool:
-    """The process is in our pid namespace: what lives in a container can call itself what it likes. Told by the only number that it has, and not
-    by /proc/PID/ns: crun hides that from an ordinary user."""
-    try:
-        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
-            status = file.read(4096) or b""
-    except OSError:
-        return False
-    return any(line.startswith(b"NSpid:") and len(line.split()) == 2 for line in status.splitlines())
+    """The process is in our pid namespace: what lives in a container can call itself what it likes. Told by the only number that it has."""
+    return len(namespace_pids(pid)) == 1
 
 
 def recorded(life: Life) -> list[Session]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ import pytest
 
 import pyoci
 import pyoci.aio
+from pyoci.direct import reap_init
+from pyoci.process import descendants
+from pyoci.waiting import drive
 from tests.containers import Build
 
 pytestmark = pytest.mark.usefixtures("subreaper")
@@ -149,3 +153,36 @@ def test_its_cgroup_is_its_own_without_a_place_for_conmon(direct: pyoci.OCIRunti
     alone = pyoci.OCIRuntime(direct.runtime_path, state_dir=direct.state_dir, conmon_cgroup="separate", strict_cgroups=True, monitor="direct")
     with alone.create(build("sleep", "100"), id="placed") as container:
         assert ":/pyoci-placed\n" in Path(f"/proc/{container.pid}/cgroup").read_text()
+
+
+LEAVING_AN_INIT = """#!/bin/sh
+# As a runtime that fails when its container's init, in a session of its own, is dead and not reaped.
+case " $* " in *" create "*) ;; *) exit 1 ;; esac
+setsid unshare --user --map-root-user --pid --fork sh -c ': >begun; sleep 0.05' >/dev/null 2>&1 &
+until [ -e begun ]; do sleep 0.01; done
+kill -STOP $!
+sleep 0.4
+kill -KILL $!
+wait $!
+exit 1
+"""
+
+
+def test_an_init_that_a_failed_runtime_leaves_is_reaped(state_dir: str, tmp_path: Path, build: Build) -> None:
+    path = tmp_path / "leaving"
+    path.write_text(LEAVING_AN_INIT)
+    path.chmod(0o755)
+    runtime = pyoci.OCIRuntime(str(path), state_dir=state_dir, monitor="direct")
+    with pytest.raises(pyoci.CreateError, match="exited 1"):
+        runtime.create(build("true"))
+    assert descendants({os.getpid()}) == []
+
+
+def test_only_that_init_is_reaped(direct: pyoci.OCIRuntime, tmp_path: Path, build: Build) -> None:
+    with direct.create(build("sh", "-c", "exit 7")) as container:
+        container.start()
+        select.select([container.fileno()], [], [], 20)
+        with pytest.raises(pyoci.CreateError):
+            direct.create(build("nosuchprogram"))
+        drive(reap_init(direct._host.store, "another", 0))
+        assert container.wait(20).code == 7
