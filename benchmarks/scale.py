@@ -182,8 +182,8 @@ class Launched:
         assert self._launcher.submit(["true"]).result(PATIENCE).returncode == 0
 
     def waiting(self) -> int:
-        assert self._launcher._thread.native_id is not None
-        return self._launcher._thread.native_id
+        assert self._launcher._worker.thread.native_id is not None
+        return self._launcher._worker.thread.native_id
 
     def kill(self, witness: Witness) -> float:
         id = random.choice(list(self._futures))

@@ -82,6 +82,26 @@ int po_watch_file(int32_t fd, int32_t *ret_fd) {
     return 0;
 }
 
+/* As many of the bytes as the socket takes now, their number, or -EAGAIN; the descriptors, at most PO_SEND_FDS, go with the first of them. */
+int po_send(int32_t fd, const char *data, uint32_t size, const int32_t *fds, uint32_t nfds) {
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(PO_SEND_FDS * sizeof(int32_t))];
+    } control = {0};
+    struct iovec content = {(char *)data, size};
+    struct msghdr message = {.msg_iov = &content, .msg_iovlen = 1};
+    if (nfds > PO_SEND_FDS)
+        return -EINVAL;
+    if (nfds > 0) {
+        message.msg_control = &control;
+        message.msg_controllen = CMSG_SPACE(nfds * sizeof(int32_t));
+        control.align = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(nfds * sizeof(int32_t))};
+        memcpy(CMSG_DATA(&control.align), fds, nfds * sizeof(int32_t));
+    }
+    ssize_t sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sent < 0 ? -errno : (int)sent;
+}
+
 static int64_t now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

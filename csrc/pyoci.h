@@ -14,6 +14,7 @@
 
 #define PO_NEVER -1
 #define PO_PATH_MAX 256
+#define PO_SEND_FDS 3
 
 /* The step of a spawn that failed. The text for each stands in pyoci/_ffi.py. */
 enum po_stage {
@@ -171,6 +172,7 @@ void po_close(int32_t fd);
 int po_socketpair(int32_t type, int32_t ret_fds[2]);
 int po_capture(uint64_t size, int32_t *ret_fd);
 int po_watch_file(int32_t fd, int32_t *ret_fd);
+int po_send(int32_t fd, const char *data, uint32_t size, const int32_t *fds, uint32_t nfds);
 int po_read_line(int32_t fd, char *buffer, uint32_t size, uint32_t *length, int64_t deadline);
 int po_poll(struct po_event *events, uint32_t count, int64_t deadline);
 int po_epoll(int32_t epoll, const struct po_event *changes, uint32_t count, struct po_event *ret_events, uint32_t size, int64_t deadline);

@@ -118,6 +118,7 @@ if TYPE_CHECKING:
     from pyoci.streams import DEVNULL as DEVNULL
     from pyoci.streams import PIPE as PIPE
     from pyoci.streams import STDOUT as STDOUT
+    from pyoci.warm import WarmPool as WarmPool
 
 __version__ = "0.1.0"
 
@@ -161,6 +162,7 @@ _HOMES = {
     "runtime": ("OCIRuntime", "prune"),
     "several": ("ALL_COMPLETED", "FIRST_COMPLETED", "wait"),
     "streams": ("DEVNULL", "PIPE", "STDOUT"),
+    "warm": ("WarmPool",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = ("aio", "bridges", "errors", "networks", "rootfs", "spec")

@@ -295,6 +295,15 @@ def watch_file(fd: int) -> int:
     return int(ret[0])
 
 
+def send(fd: int, data: memoryview, fds: Sequence[int] = ()) -> int:
+    """As much of this as a socket takes without waiting: the number of bytes. The descriptors, three at most, go with the first of them
+    (SCM_RIGHTS). Raises OSError, BlockingIOError among them."""
+    result = lib.po_send(fd, ffi.from_buffer(data), len(data), ffi.new("int32_t[]", fds), len(fds))
+    if result < 0:
+        raise failure(result, "sending")
+    return int(result)
+
+
 def file_write(path: str, content: bytes) -> None:
     """A new file with this content, mode 0640. Raises OSError, FileExistsError among them."""
     result = lib.po_file_write(_encode(path), content, len(content))

@@ -17,8 +17,9 @@ from pyoci.container import ContainerBase, ExecSessionBase
 from pyoci.launcher import Job, Limits, Progress, job
 from pyoci.runtime import RuntimeBase, loaded
 from pyoci.store import store_at
-from pyoci.streams import StreamBase
+from pyoci.streams import DEVNULL, StreamBase
 from pyoci.waiting import NEVER, is_over
+from pyoci.warm import PoolBase
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -453,6 +454,37 @@ class Launcher:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is None and self._tasks:
             await asyncio.wait(self._tasks)
+        await self.close()
+
+
+class WarmPool(PoolBase):
+    """As ``pyoci.WarmPool``, awaited. It fills on a thread of its own all the same."""
+
+    async def claim(
+        self,
+        args: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdin: Any = None,
+        stdout: Any = None,
+        stderr: Any = None,
+    ) -> Container:
+        """As ``pyoci.WarmPool.claim``."""
+        return Container._of(await drive(self._claim(args, env, cwd, (DEVNULL if stdin is None else stdin, stdout, stderr))))
+
+    async def fill(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """As ``pyoci.WarmPool.fill``."""
+        await drive(self._fill(timeout))
+
+    async def close(self) -> None:
+        """As ``pyoci.WarmPool.close``."""
+        await drive(self._close())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
 
 

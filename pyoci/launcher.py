@@ -6,19 +6,15 @@ all that exist. Work begins in the order in which it was handed in.
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 from collections import deque
 from concurrent.futures import CancelledError, Executor, Future
 from queue import SimpleQueue
-from sys import byteorder
-from weakref import WeakSet
 
-from pyoci import _ffi, oneshot
+from pyoci import oneshot
 from pyoci.errors import InvalidOption
-from pyoci.process import Descriptor
-from pyoci.waiting import Many, Wait
+from pyoci.worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,14 +23,12 @@ if TYPE_CHECKING:
     from typing import Any, Self, TypeAlias, Unpack
 
     from pyoci.oneshot import CompletedProcess, RunOptions
-    from pyoci.waiting import Operation
+    from pyoci.waiting import Many, Operation
 
     Command: TypeAlias = Sequence[str] | "Job"
 
 STARTING_PER_PROCESSOR = 2
 RUNNING_PER_PROCESSOR = 8
-ONE = (1).to_bytes(8, byteorder)
-"""What an eventfd takes."""
 
 
 class Job:
@@ -98,11 +92,12 @@ class Limits:
 
     def __init__(self, max_starting: int | None, max_running: int | None) -> None:
         processors = len(os.sched_getaffinity(0))
-        self.starting = _count("max_starting", max_starting, STARTING_PER_PROCESSOR * processors)
-        self.running = _count("max_running", max_running, max(RUNNING_PER_PROCESSOR * processors, self.starting))
+        self.starting = count("max_starting", max_starting, STARTING_PER_PROCESSOR * processors)
+        self.running = count("max_running", max_running, max(RUNNING_PER_PROCESSOR * processors, self.starting))
 
 
-def _count(name: str, given: int | None, default: int) -> int:
+def count(name: str, given: int | None, default: int) -> int:
+    """A whole number from 1 on, as given or by default. Raises InvalidOption."""
     if given is None:
         return default
     if type(given) is not int or given < 1:
@@ -123,11 +118,11 @@ class LaunchFuture(Future):  # type: ignore[type-arg]
     def cancel(self) -> bool:
         """False when it has ended already."""
         if super().cancel():
-            self._launcher._tell(("forget", self))
+            self._launcher._worker.tell("forget", self)
             return True
         if self.done():
             return False
-        self._launcher._tell(("cancel", self))
+        self._launcher._worker.tell("cancel", self)
         return True
 
     def cancelled(self) -> bool:
@@ -153,41 +148,36 @@ class Launcher(Executor):
         **defaults: Unpack[RunOptions],
     ) -> None:
         self.limits = Limits(max_starting, max_running)
-        self._room = None if max_queued is None else threading.Semaphore(_count("max_queued", max_queued, 1))
+        self._room = None if max_queued is None else threading.Semaphore(count("max_queued", max_queued, 1))
         self._progress = progress
         self._defaults = defaults
-        self._lock = threading.Lock()
         self._closed = False
-        self._told: deque[tuple[str, LaunchFuture | None]] = deque()
         self._queue: deque[LaunchFuture] = deque()
         self._operations: dict[LaunchFuture, Operation[CompletedProcess]] = {}
         self._starting: set[LaunchFuture] = set()
         self._ending: set[LaunchFuture] = set()
         self._done = self._failed = 0
-        self._bell = Descriptor(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-        self._owner = os.getpid()
-        self._thread = threading.Thread(target=self._work, name="pyoci-launcher", daemon=True)
-        self._thread.start()
-        _open.add(self)
+        self._worker = Worker("pyoci-launcher", self._turn, self.close)
+        self._worker.start()
 
     # --- for callers, on any thread ---------------------------------------------------------------------------------------------------
 
     def submit(self, command: Command, /, **options: Unpack[RunOptions]) -> LaunchFuture:  # type: ignore[override]
         """Hands a container in: a command with options as for ``pyoci.run``, or a ``Job``. The future gives its CompletedProcess, or the exception
         that ``pyoci.run`` would raise. Blocks while ``max_queued`` wait."""
-        if self._owner != os.getpid():
+        if not self._worker.is_ours():
             raise RuntimeError("this launcher belongs to the process that made it, not to its fork")
         work = job(command).given(options)
         if self._room is not None:
             self._room.acquire()
         future = LaunchFuture(self, work)
-        with self._lock:
+        with self._worker.lock:
             if self._closed:
                 if self._room is not None:
                     self._room.release()
                 raise RuntimeError("this launcher is closed")
-            self._told.append(("submit", future))
-            self._ring()
+            self._worker.told.append(("submit", future))
+            self._worker.ring()
         return future
 
     def map(  # type: ignore[override]
@@ -239,21 +229,18 @@ class Launcher(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes no more; ``wait``: until all that was handed in has ended. ``cancel_futures``: what has not begun is given up."""
         self._close("give up" if cancel_futures else "finish")
-        self._join(wait)
+        if wait:
+            self._worker.join()
 
     def close(self) -> None:
         """Takes no more, kills and removes what runs, gives up what has not begun, and waits for the end of that."""
         self._close("stop")
-        self._join(True)
+        self._worker.join()
 
     def _close(self, how: str) -> None:
-        with self._lock:
+        with self._worker.lock:
             self._closed = True
-        self._tell((how, None))
-
-    def _join(self, wait: bool) -> None:
-        if wait and self._owner == os.getpid() and threading.current_thread() is not self._thread:
-            self._thread.join()
+        self._worker.tell(how)
 
     def __enter__(self) -> Self:
         return self
@@ -268,52 +255,21 @@ class Launcher(Executor):
     def _window(self) -> int:
         return 2 * self.limits.running
 
-    def _tell(self, message: tuple[str, LaunchFuture | None]) -> None:
-        with self._lock:
-            self._told.append(message)
-            self._ring()
-
-    def _ring(self) -> None:
-        if self._bell.fd >= 0:  # -1: the thread has ended
-            try:
-                _ffi.write(self._bell.fd, ONE)
-            except BlockingIOError:
-                pass  # it rings already
-
     # --- the launcher's thread --------------------------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        many = Many()
-        bell = self._listen()
-        many.add(bell, lambda _result, _error: None)
-        try:
-            while not (self._closed and not self._told and not self._queue and not self._operations):
-                many.step()
-                self._obey(many)
-                self._begin(many)
-        finally:
-            bell.close()
-            many.close()
-            with self._lock:
-                self._bell.close()
-            _open.discard(self)
-
-    def _listen(self) -> Operation[None]:
-        while True:
-            yield Wait((self._bell.fd,))
-            try:
-                _ffi.read(self._bell.fd, len(ONE))
-            except BlockingIOError:
-                pass
+    def _turn(self, many: Many) -> bool:
+        self._obey(many)
+        self._begin(many)
+        return not (self._closed and not self._worker.told and not self._queue and not self._operations)
 
     def _obey(self, many: Many) -> None:
-        while self._told:
-            what, future = self._told.popleft()
-            if what == "submit" and future is not None:
+        while self._worker.told:
+            what, future = self._worker.told.popleft()
+            if what == "submit":
                 self._queue.append(future)
             elif what == "forget":
                 self._notify()  # it is passed over when its turn comes
-            elif what == "cancel" and future is not None:
+            elif what == "cancel":
                 self._end(many, future)
             elif what in ("give up", "stop"):
                 for waiting in self._queue:
@@ -363,7 +319,7 @@ class Launcher(Executor):
             future.set_exception(error)
         else:
             future.set_result(result)
-        self._ring()  # its place is free
+        self._worker.ring()  # its place is free
 
     def _notify(self) -> None:
         if self._progress is not None:
@@ -374,14 +330,3 @@ class Launcher(Executor):
                 import logging
 
                 logging.getLogger("pyoci").exception("a launcher's progress callback failed")
-
-
-_open: WeakSet[Launcher] = WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    """The interpreter ends: containers of launchers do not outlive it."""
-    for launcher in list(_open):
-        if launcher._owner == os.getpid():
-            launcher.close()

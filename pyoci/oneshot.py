@@ -23,18 +23,38 @@ from pyoci.waiting import deadline_in, drive, passed
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, TypedDict, Unpack
+    from typing import Any, TypeAlias, TypedDict, Unpack
 
     from pyoci.lifecycle import Host, Life
     from pyoci.networks import Network
     from pyoci.options import Options
     from pyoci.templates import Template
     from pyoci.waiting import Operation
+    from pyoci.warm import Claim, PoolBase
 
-    class RunOptions(TypedDict, total=False):
-        """The options of run(); ``plan`` says what each means."""
+    Source: TypeAlias = "New | Claim"
+
+    class TemplateOptions(TypedDict, total=False):
+        """Those options of run() that say what a container is like, whatever it runs."""
 
         rootfs: str | os.PathLike[str] | None
+        cwd: str | None
+        env: Mapping[str, str] | None
+        user: str | int | None
+        mounts: Sequence[str | Mapping[str, Any]]
+        hostname: str | None
+        memory: int | str | None
+        pids: int | None
+        cpus: float | None
+        read_only: bool | None
+        network: str | Network | None
+        runtime: str | os.PathLike[str] | RuntimeBase | None
+        state_dir: str | os.PathLike[str] | None
+        monitor: str | None
+
+    class RunOptions(TemplateOptions, total=False):
+        """The options of run(); ``plan`` says what each means."""
+
         input: bytes | str | None
         stdin: Any
         stdout: Any
@@ -45,20 +65,8 @@ if TYPE_CHECKING:
         timeout: float | None
         check: bool
         max_output: int | None
-        cwd: str
-        env: Mapping[str, str] | None
-        user: str | int | None
-        mounts: Sequence[str | Mapping[str, Any]]
-        hostname: str | None
-        memory: int | str | None
-        pids: int | None
-        cpus: float | None
-        read_only: bool | None
-        network: str | Network | None
         id: str | None
-        runtime: str | os.PathLike[str] | RuntimeBase | None
-        state_dir: str | os.PathLike[str] | None
-        monitor: str | None
+        pool: PoolBase | None
         on_start: Callable[[], object] | None
 
 
@@ -235,7 +243,7 @@ def plan(
     timeout: float | None = None,
     check: bool = False,
     max_output: int | None = None,
-    cwd: str = "/",
+    cwd: str | None = None,
     env: Mapping[str, str] | None = None,
     user: str | int | None = None,
     mounts: Sequence[str | Mapping[str, Any]] = (),
@@ -249,6 +257,7 @@ def plan(
     runtime: str | os.PathLike[str] | RuntimeBase | None = None,
     state_dir: str | os.PathLike[str] | None = None,
     monitor: str | None = None,
+    pool: PoolBase | None = None,
     on_start: Callable[[], object] | None = None,
 ) -> Operation[CompletedProcess]:
     """Checks the options of run() and gives the operation; nothing has been started by then."""
@@ -262,50 +271,119 @@ def plan(
         raise InvalidOption(f"max_output must be a number of bytes, not {max_output!r}")
     manner = Text(text, encoding, errors)
     fed = manner.encode(input)
+    template: dict[str, Any] = {
+        "rootfs": rootfs,
+        "user": user,
+        "mounts": mounts,
+        "hostname": hostname,
+        "memory": memory,
+        "pids": pids,
+        "cpus": cpus,
+        "read_only": read_only,
+        "network": network,
+        "runtime": runtime,
+        "state_dir": state_dir,
+        "monitor": monitor,
+    }
+    source: Source
+    if pool is None:
+        checked_id = ids.new() if id is None else ids.check(id)
+        host, prepared_template, how = prepared(args, cwd=cwd, env=env, **template)
+        stdio = Stdio(fed, stdin, stdout, stderr, max_output)  # last, because it opens descriptors; from here on the operation closes them
+        try:
+            options = host.options(log_driver="passthrough", log_path=None, stdio=stdio.fds, **how)
+        except BaseException:
+            stdio.close()
+            raise
+        source = New(host, checked_id, prepared_template, options, args)
+    else:
+        fixed = [name for name, value in {**template, "id": id}.items() if value not in (None, ())]
+        if fixed:
+            raise InvalidOption(f"{', '.join(fixed)}: what comes from a warm pool was created before, as the pool says; give it to WarmPool")
+        stdio = Stdio(fed, stdin, stdout, stderr, max_output)
+        try:
+            source = pool._claiming(args, env, cwd, stdio.fds)
+        except BaseException:
+            stdio.close()
+            raise
+    return _operation(source, list(args), stdio, timeout, check, manner, on_start or (lambda: None))
+
+
+def prepared(
+    args: Sequence[str],
+    *,
+    runtime: str | os.PathLike[str] | RuntimeBase | None = None,
+    state_dir: str | os.PathLike[str] | None = None,
+    monitor: str | None = None,
+    rootfs: str | os.PathLike[str] | None = None,
+    read_only: bool | None = None,
+    cwd: str | None = None,
+    network: str | Network | None = None,
+    **options: Any,
+) -> tuple[Host, Template, dict[str, Any]]:
+    """What these options mean: where and how a container is created, and from which template."""
     host = _host(runtime, state_dir)
-    checked_id = ids.new() if id is None else ids.check(id)
     config = spec.build(
         args,
         rootfs=_rootfs(rootfs),
-        cwd=cwd,
-        env=env,
-        user=user,
-        mounts=mounts,
-        hostname=hostname,
-        memory=memory,
-        pids=pids,
-        cpus=cpus,
         read_only=rootfs is None if read_only is None else read_only,
+        cwd="/" if cwd is None else cwd,
         network=network if isinstance(network, str) else "private",
+        **options,
     )
-    template = prepare(config)
-    # Last, because it opens descriptors; from here on the operation closes them.
-    stdio = Stdio(fed, stdin, stdout, stderr, max_output)
-    how: dict[str, Any] = {} if monitor is None else {"monitor": monitor}
+    if (monitor or host.defaults.get("monitor")) == CALLER:
+        raise InvalidOption("monitor='caller': run() waits for the end, which only this process or conmon would learn")
+    how: dict[str, Any] = {"bound": True}
+    if monitor is not None:
+        how["monitor"] = monitor
     if network is not None:
         how["network"] = None if isinstance(network, str) else network
-    try:
-        options = host.options(log_driver="passthrough", log_path=None, stdio=stdio.fds, bound=True, **how)
-        if options.monitor == CALLER:
-            raise InvalidOption("monitor='caller': run() waits for the end, which only this process or conmon would learn")
-    except BaseException:
-        stdio.close()
-        raise
-    return _operation(host, list(args), template, checked_id, stdio, options, timeout, check, manner, on_start or (lambda: None))
+    return host, prepare(config), how
 
 
 def _rootfs(given: str | os.PathLike[str] | None) -> str:
     return rootfs.builtin() if given is None else os.path.abspath(os.fspath(given))
 
 
-@observed("run", lambda host, _, __, id, *___: (id, host.runtime.name))
+class New:
+    """Where a command's container comes from: created for it. (Or from a warm pool: ``warm.Claim``.)"""
+
+    __slots__ = ("_args", "_host", "_options", "_template", "id")
+
+    def __init__(self, host: Host, id: str, template: Template, options: Options, args: Sequence[str]) -> None:
+        self.id = id
+        self._host = host
+        self._template = template
+        self._options = options
+        self._args = args
+
+    @property
+    def runtime_name(self) -> str:
+        return self._host.runtime.name
+
+    def create(self, deadline: int) -> Operation[Life]:
+        return lifecycle.create(self._host, self.id, self._template, self._options, deadline)
+
+    def start(self, life: Life, _deadline: int) -> Operation[None]:
+        return lifecycle.start(life)
+
+    def refused(self, error: CreateError, said: bytes) -> int:
+        """The exit code, as shells have it, when it is the program that the runtime does not like; else raises CreateError. What the runtime
+        said went where the program's stderr goes."""
+        program = self._args[0]
+        code = runtimes.says_program(said, program)
+        if code is None:
+            raise CreateError(f"creating {self.id!r}: the runtime failed", said or error.stderr) from None
+        if code == 126 and program.startswith("/") and not os.path.lexists(self._template.config["root"]["path"] + program):
+            return 127
+        return code
+
+
+@observed("run", lambda source, *_: (source.id, source.runtime_name))
 def _operation(
-    host: Host,
+    source: Source,
     args: list[str],
-    template: Template,
-    id: str,
     stdio: Stdio,
-    options: Options,
     timeout: float | None,
     check: bool,
     manner: Text,
@@ -325,32 +403,26 @@ def _operation(
 
     def completed(code: int | None, *, oom_killed: bool = False) -> CompletedProcess:
         out, err = manner.decode(stdio.result(1)), manner.decode(stdio.result(2))
-        return CompletedProcess(args, code, out, err, id=id, oom_killed=oom_killed, timings=timings)
+        return CompletedProcess(args, code, out, err, id=source.id, oom_killed=oom_killed, timings=timings)
 
     def partial() -> tuple[Any, Any]:
         return manner.decode(stdio.result(1), "replace"), manner.decode(stdio.result(2), "replace")
 
     try:
         try:
-            life = yield from lifecycle.create(host, id, template, options, deadline)
+            life = yield from source.create(deadline)
+            lap("create")
+            yield from source.start(life, deadline)
         except Timeout:
             if passed(deadline) and timeout is not None:
                 raise RunTimeout(args, timeout, *partial()) from None
             raise
         except CreateError as error:
-            # What the runtime said went where the program's stderr goes.
-            said = stdio.words()
-            code = runtimes.says_program(said, args[0])
-            if code == 126 and args[0].startswith("/") and not os.path.lexists(template.config["root"]["path"] + args[0]):
-                code = 127
+            code = source.refused(error, stdio.words())
             lap("create")
-            if code is None:
-                raise CreateError(f"creating {id!r}: the runtime failed", said or error.stderr) from None
             result = completed(code)
         else:
             stdio.started()
-            lap("create")
-            yield from lifecycle.start(life)
             lap("start")
             on_start()
             killed_for = yield from _attend(life, stdio, deadline)
@@ -404,7 +476,8 @@ def run(args: Sequence[str], **options: Unpack[RunOptions]) -> CompletedProcess:
     "private", "host" or a path, as there; or a ``NetworkNamespace``, a ``NetworkPool`` or a ``Bridge``; None: the runtime object's, else "private".
     ``id``, ``runtime`` (a name, a path, or an OCIRuntime), ``state_dir``: see ``OCIRuntime``. ``monitor``: "conmon" or "direct", see
     ``options.Options``; None: the runtime object's. ``on_start``: called, without arguments, when the
-    container has been started.
+    container has been started. ``pool``: a WarmPool to take the container from; ``env`` is then added to what the pool's containers have, and what
+    makes a container (``rootfs``, ``memory``, ``runtime`` …) is the pool's to say.
 
     A program that does not exist in the container gives 127 and one that cannot be executed 126, with the runtime's words on stderr. Raises
     InvalidOption, InvalidSpec and what ``OCIRuntime.create`` raises; nothing is left behind."""

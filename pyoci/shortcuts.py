@@ -95,21 +95,21 @@ def _check_dead(init: int) -> None:
 class SealedCopy:
     """A program in a sealed, executable memory file, as it was when ``mark`` was taken of its file."""
 
-    __slots__ = ("_file", "mark")
+    __slots__ = ("file", "mark")
 
-    def __init__(self, path: str, mark: tuple[int, ...]) -> None:
+    def __init__(self, path: str, mark: tuple[int, ...] = ()) -> None:
         self.mark = mark
-        self._file = Descriptor(_memory_file())
+        self.file = Descriptor(_memory_file())
         source = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         with source:
-            while os.sendfile(self._file.fd, source.fd, None, 1 << 24):
+            while os.sendfile(self.file.fd, source.fd, None, 1 << 24):
                 pass
-        fcntl(self._file.fd, F_ADD_SEALS, SEALS)
+        fcntl(self.file.fd, F_ADD_SEALS, SEALS)
 
     @property
     def path(self) -> str:
         """Good for as long as this process lives: not to be written down. A forked child has the same descriptor."""
-        return f"/proc/{os.getpid()}/fd/{self._file.fd}"
+        return f"/proc/{os.getpid()}/fd/{self.file.fd}"
 
 
 def _memory_file() -> int:

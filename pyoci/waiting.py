@@ -62,9 +62,10 @@ def drive(operation: Operation[T]) -> T:
     error: BaseException | None = None
     while True:
         try:
-            wait = operation.send(ready) if error is None else operation.throw(error)  # type: ignore[arg-type]
-            error = None
-            ready = poll(wait.read, wait.write, wait.deadline)
+            while True:  # in here, so that an interrupt between two rounds meets the operation, too
+                wait = operation.send(ready) if error is None else operation.throw(error)  # type: ignore[arg-type]
+                error = None
+                ready = poll(wait.read, wait.write, wait.deadline)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
         except BaseException as e:

@@ -113,6 +113,7 @@ def _pack(disk: str, extension: Path, command: Sequence[str], environment: Mappi
             if path.exists():  # one that was deleted is listed until that is committed
                 archive.add(path)
         archive.add(extension, f"{trees.ROOT}/pyoci/_native.abi3.so")
+        archive.add(trees.ROOT / "pyoci" / "_warm")  # static: good in any tree
         entry = tarfile.TarInfo("run/job")
         entry.size = len(job.encode())
         archive.addfile(entry, io.BytesIO(job.encode()))

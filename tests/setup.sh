@@ -67,7 +67,7 @@ fingerprint() {
 }
 
 is_current() {
-    [ -e pyoci/_native.abi3.so ] && [ -e .venv/stamp ] && [ "$(fingerprint)" = "$(cat .venv/stamp)" ]
+    [ -e pyoci/_native.abi3.so ] && [ -e pyoci/_warm ] && [ -e .venv/stamp ] && [ "$(fingerprint)" = "$(cat .venv/stamp)" ]
 }
 
 quietly() {
@@ -97,6 +97,6 @@ if ! .venv/bin/python -m pip install --help >/dev/null 2>&1; then
     quietly "$(find_python)" -m venv .venv
 fi
 # Taken away first: setuptools would keep a module that is newer than its sources, whatever it was built with.
-rm -f .venv/stamp pyoci/_native.abi3.so
+rm -f .venv/stamp pyoci/_native.abi3.so pyoci/_warm
 quietly .venv/bin/python -m pip install --disable-pip-version-check --editable '.[test]'
 fingerprint >.venv/stamp

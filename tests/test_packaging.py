@@ -79,7 +79,7 @@ def test_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
     assert {name.split("/")[0] for name in files} == {"pyoci", f"{name}-{version}.dist-info"}
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pyoci").rglob("*.py")}
     package = {name for name in files if name.startswith("pyoci/")}
-    assert package == modules | {"pyoci/_native.abi3.so", "pyoci/_native.pyi", "pyoci/py.typed"}
+    assert package == modules | {"pyoci/_native.abi3.so", "pyoci/_native.pyi", "pyoci/_warm", "pyoci/py.typed"}
     assert f"{name}-{version}.dist-info/licenses/LICENSE" in files
 
 
