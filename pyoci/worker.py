@@ -49,9 +49,11 @@ class Worker:
         return self._owner == os.getpid()
 
     def tell(self, what: str, about: Any = None) -> None:
+        """Nothing any more when the thread has ended."""
         with self.lock:
-            self.told.append((what, about))
-            self.ring()
+            if self._bell.fd >= 0:
+                self.told.append((what, about))
+                self.ring()
 
     def ring(self) -> None:
         """Makes it take a turn."""
@@ -78,6 +80,7 @@ class Worker:
             many.close()
             with self.lock:
                 self._bell.close()
+                self.told.clear()
             _open.discard(self)
 
     def _listen(self) -> Operation[None]:

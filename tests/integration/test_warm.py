@@ -127,6 +127,7 @@ tr '\\0' '\\n' <environ; wc -c <auxv; cat comm oom_score_adj /proc/sys/kernel/ho
 DIFFERS = (
     "Name",
     "SigQ",
+    "State",
     "Pid",
     "Tgid",
     "NStgid",
