@@ -46,7 +46,7 @@ class Session:
     """One exec session, as this process knows it. ``runtime`` is our child if ``ours``, and ``told`` is how it ended; ``process`` is the
     program, once it is known. ``status`` is how the session ended, or ``failure`` why it never began: ``refusal`` is what the runtime said then."""
 
-    __slots__ = ("base", "failure", "id", "life", "ours", "process", "program", "refusal", "runtime", "status", "told")
+    __slots__ = ("_told_pid", "base", "failure", "id", "life", "ours", "process", "program", "refusal", "runtime", "status", "told")
 
     def __init__(self, life: Life, id: str, runtime: Process, *, program: str | None = None) -> None:
         self.life = life
@@ -57,6 +57,7 @@ class Session:
         self.ours = program is not None
         self.process: Process | None = None
         self.told: tuple[int, int] | None = None
+        self._told_pid = 0
         self.refusal: bytes | None = None
         self.status: ExitStatus | None = None
         self.failure: Exception | None = None
@@ -89,8 +90,9 @@ class Session:
         return self.process is not None or self.told_pid() > 0
 
     def told_pid(self) -> int:
-        """The program's pid, as the runtime has told it; 0: not yet."""
-        return _told_pid(self.base)
+        """The program's pid, as the runtime has told it; 0: not yet. Known also after the end."""
+        self._told_pid = self._told_pid or _told_pid(self.base)
+        return self._told_pid
 
     def runtime_ended(self) -> tuple[int, int] | None:
         """(code, signal) of the runtime, reaped if it is our child; (-1, 0) when nobody knows, None while it lives."""
@@ -102,6 +104,7 @@ class Session:
 
     def _take(self, told: tuple[int, int]) -> None:
         # Without a pid it has failed itself, unless somebody has removed what lay on disk.
+        self.told_pid()
         if told[0] > 0 and not self.has_started() and os.path.lexists(f"{self.base}.json"):
             found = read_small(f"{self.base}.log", STDERR_KEPT)
             self.refusal = found[0] if found is not None else b""

@@ -92,6 +92,14 @@ def preserved(given: Given, listening: int) -> list[int]:
     return list(range(first, first + given.number("preserve-fds")))
 
 
+def pid_file(given: Given) -> str | None:
+    """``--pid-file``, which can be written to. Raises InvalidOption."""
+    path = given.text("pid-file")
+    if path is not None and not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK | os.X_OK):
+        raise InvalidOption(f"--pid-file {path}: its directory does not exist, or cannot be written to")
+    return path
+
+
 def write_pid(path: str, pid: int) -> None:
     """Whole or not at all: who waits for it reads it at once."""
     directory, name = os.path.split(os.path.abspath(path))

@@ -66,6 +66,7 @@ def _create(given: Given, id: str, monitor: str, console_socket: str | None) -> 
         raise InvalidOption("cannot allocate tty if runc will detach without setting console socket: process.terminal needs --console-socket")
     if not terminal and console_socket is not None:
         raise InvalidOption("cannot use console socket if runc will not detach or allocate tty: process.terminal is false")
+    pid_file = common.pid_file(given)
     listen = "LISTEN_FDS" in os.environ
     options = Options(
         monitor=monitor,
@@ -79,7 +80,6 @@ def _create(given: Given, id: str, monitor: str, console_socket: str | None) -> 
         stdio=common.stdio(),
     )
     life = drive(lifecycle.create(common.host(given), id, template, options))
-    pid_file = given.text("pid-file")
     try:
         if pid_file is not None and life.init is not None:
             common.write_pid(pid_file, life.init.pid)

@@ -7,7 +7,6 @@ import os
 
 from pyoci import execs, ids, runtimes, spec
 from pyoci.errors import ExecError, InvalidOption
-from pyoci.exits import read_small
 from pyoci.ociruntime import EXEC_FAILURE, common, terminal
 from pyoci.options import open_fds
 from pyoci.streams import DEVNULL, Stdio
@@ -42,16 +41,16 @@ def exec(given: Given, arguments: Sequence[str]) -> int:
             raise InvalidOption("--ignore-paused is not possible here: crun refuses to exec in what is paused")
         also.append("paused")
         switches.append("--ignore-paused")
-    fds = common.preserved(given, 0)
+    pid_file, fds = common.pid_file(given), common.preserved(given, 0)
     open_fds("preserve-fds", fds)
     execs.check_running(life, also)
     if detach:
         socket = None if console_socket is None else os.path.abspath(console_socket)
         pid = drive(execs.hand_over(life, program, process, [*common.stdio(), *fds], console_socket=socket, switches=switches))
-        if given.text("pid-file") is not None:
-            common.write_pid(given.text("pid-file") or "", pid)
+        if pid_file is not None:
+            common.write_pid(pid_file, pid)
         return 0
-    return _follow(life, given, program, process, tty, fds, switches)
+    return _follow(life, pid_file, program, process, tty, fds, switches)
 
 
 def _process(life: Life, given: Given, command: Sequence[str]) -> tuple[str, bytes, bool]:
@@ -77,11 +76,11 @@ def _process(life: Life, given: Given, command: Sequence[str]) -> tuple[str, byt
 
 
 def _from_file(path: str, *, tty: bool) -> tuple[str, bytes, bool]:
-    found = read_small(path, spec.CONFIG_LIMIT)
-    if found is None:
-        raise InvalidOption(f"--process {path}: there is no such file, or it cannot be read")
     try:
-        process = json.loads(found[0])
+        with open(path, "rb") as file:  # which can be a pipe: a shell's <(…)
+            process = json.loads(file.read(spec.CONFIG_LIMIT))
+    except OSError as error:
+        raise InvalidOption(f"--process {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise InvalidOption(f"--process {path}: not JSON: {error}") from None
     if not isinstance(process, dict):
@@ -108,7 +107,7 @@ def _gid(text: str) -> int:
     return int(text)
 
 
-def _follow(life: Life, given: Given, program: str, process: bytes, tty: bool, fds: Sequence[int], switches: Sequence[str]) -> int:
+def _follow(life: Life, pid_file: str | None, program: str, process: bytes, tty: bool, fds: Sequence[int], switches: Sequence[str]) -> int:
     stdio = Stdio(DEVNULL, DEVNULL, DEVNULL) if tty else Stdio(*(fd if fd >= 0 else DEVNULL for fd in common.stdio()))
     size = terminal.size() if tty else None
     started = drive(execs.start(life, ids.new(), program, process, stdio, fds, size, switches))
@@ -120,11 +119,10 @@ def _follow(life: Life, given: Given, program: str, process: bytes, tty: bool, f
             target.signal(signal)
 
     common.forward_signals(forward)
-    pid_file = given.text("pid-file")
     if pid_file is not None:
         drive(execs.known(session))
-        if session.process is not None:
-            common.write_pid(pid_file, session.process.pid)
+        if session.told_pid():
+            common.write_pid(pid_file, session.told_pid())
     if started.terminal is not None:
         with terminal.raw(), started.terminal:
             drive(terminal.relay(started.terminal, session.runtime))

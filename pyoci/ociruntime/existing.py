@@ -122,7 +122,7 @@ def list(given: Given) -> int:
     for row in rows:
         row["owner"] = row["owner"] or _owner(store.path(row["id"]))
     if format == "json":
-        print(json.dumps(rows) if rows else "null")
+        print(json.dumps(rows, separators=(",", ":")) if rows else "null")
     else:
         _table([["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"], *([str(row[name]) for name in _COLUMNS] for row in rows)])
     return 0

@@ -268,6 +268,8 @@ def test_exec_of_a_process_file(command: Command, build: Build, bundle: str, tmp
         assert (done.returncode, done.stdout) == (8, b"said\n")
         said = command.refused("exec", "-p", str(tmp_path / "process"), "--cwd", "/", "job", code=255)
         assert "--process" in said
+        assert "No such file" in command.refused("exec", "-p", str(tmp_path / "none"), "job", code=255)
+        assert command("exec", "-p", "/dev/stdin", "job", stdin=json.dumps(process).encode()).returncode == 8  # a pipe
         (tmp_path / "process").write_text('{"args": []}')
         assert "process.args" in command.refused("exec", "-p", str(tmp_path / "process"), "job", code=255)
 
@@ -314,6 +316,14 @@ def test_exec_passes_signals_on(command: Command, bundle: str, tmp_path: Path) -
             assert is_alive(int((tmp_path / "pid").read_text()))
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 6
+
+
+def test_the_pid_file_of_a_short_exec(command: Command, bundle: str, tmp_path: Path) -> None:
+    with running(command, bundle):
+        command.ok("exec", "--pid-file", str(tmp_path / "pid"), "job", "true")
+        assert int((tmp_path / "pid").read_text()) > 1
+        for how in ([], ["--detach"]):
+            assert "--pid-file" in command.refused("exec", *how, "--pid-file", str(tmp_path / "none/pid"), "job", "true", code=255)
 
 
 def test_exec_that_cannot_start(command: Command, bundle: str) -> None:
