@@ -252,6 +252,14 @@ def features(path: str, env: Mapping[str, str]) -> Operation[dict[str, Any]]:
     return found
 
 
+def build_words(path: str, env: Mapping[str, str]) -> list[str]:
+    """What a runtime's ``--version`` says that it was built with: crun's words such as ``+SECCOMP``."""
+    from pyoci._ffi import environment_block
+
+    asked = invoke(f"asking {path} for its version", path, [path, "--version"], environment_block(env), PROBE_TIMEOUT, stdout=True)
+    return [word for word in drive(asked).stdout.decode("utf-8", "replace").split() if word.startswith("+") and word[1:].isalnum()]
+
+
 _chosen: dict[tuple[str, tuple[str, ...]], str] = {}
 
 

@@ -32,10 +32,26 @@ if TYPE_CHECKING:
 
 VERBS = {
     "run": "run a command in a new container and give its exit code",
+    "create": "create a container, ready to be started",
+    "start": "start created containers",
+    "state": "tell the state of containers",
     "list": "list the containers",
+    "ps": "list the processes in containers",
+    "exec": "run one more program in a running container",
+    "kill": "send a signal to containers",
+    "stop": "end containers: TERM, then KILL",
+    "pause": "freeze containers",
+    "resume": "thaw paused containers",
+    "wait": "wait for containers to end and print their exit codes",
+    "logs": "print what a container has written",
+    "delete": "remove containers",
     "prune": "remove what is dead or orphaned, as after a crash",
     "bench": "measure containers on this machine, beside the bare runtime's and podman's",
+    "spec": "write a config.json to start from",
     "doctor": "say what this host has and lacks, and how to mend it",
+    "features": "tell what the runtimes can do",
+    "version": "tell the versions of everything that takes part",
+    "completion": "print the completion script of a shell",
 }
 """Each verb, and what it does in one line of ``pyoci --help``."""
 

@@ -2,86 +2,114 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
-from pyoci.cli import OWN_FAILURE
-from pyoci.cli.shared import command_of, state_dir
-from pyoci.errors import InvalidOption
+from pyoci.cli.output import print_json
+from pyoci.cli.shared import command_of, create_arguments, created, exit_code, json_lines, runtime_options, spec_arguments, spec_of, spec_options
+from pyoci.errors import CreateError, InvalidOption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from typing import Any
 
 
-def arguments(run: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
     from argparse import REMAINDER
 
-    run.usage = "pyoci run [options] [--] CMD [ARG …]"
-    run.epilog = "Example: pyoci run --memory 64M --timeout 5 -- sh -c 'echo hello'"
-    state_dir(run)
-    run.add_argument("--rootfs", metavar="DIR", help="the root file system; without one a small built-in one of busybox is used, read-only")
-    run.add_argument("--runtime", metavar="NAME|PATH", help="crun, runc or a path; else the fastest that works on this host")
-    run.add_argument("--id", help="the container's id; else a new one")
-    run.add_argument("-w", "--cwd", default="/", metavar="DIR", help="working directory in the container (default: /)")
-    run.add_argument("-e", "--env", action="append", default=[], metavar="NAME[=VALUE]", help="environment; NAME alone takes ours (repeatable)")
-    run.add_argument("-u", "--user", metavar="USER[:GROUP]", help="names or numbers (default: root)")
-    run.add_argument("-v", "--mount", action="append", default=[], metavar="SRC:DST[:ro]", help="bind a directory or file (repeatable)")
-    run.add_argument("--hostname")
-    run.add_argument("-m", "--memory", metavar="SIZE", help="limit, such as 64M")
-    run.add_argument("--pids", type=int, metavar="N", help="limit of processes and threads")
-    run.add_argument("--cpus", type=float, metavar="N", help="limit of processor time, in processors, such as 0.5")
-    write = run.add_mutually_exclusive_group()
-    write.add_argument("--read-only", action="store_true", default=None, help="the root file system cannot be written to")
-    write.add_argument("--read-write", action="store_false", dest="read_only", help="it can (default, but for the built-in one)")
-    run.add_argument("--network", default="private", metavar="private|host|PATH", help="the network namespace (default: private, empty)")
-    run.add_argument("-i", "--interactive", action="store_true", help="pass our stdin on; else the command reads nothing")
-    run.add_argument("--timeout", type=float, metavar="SECONDS", help="kill the container after this time; the exit code is then 124")
-    run.add_argument("command", nargs=REMAINDER, metavar="CMD …", help="the command and its arguments")
+    parser.usage = "pyoci run [options] [--] CMD [ARG …]"
+    parser.epilog = (
+        "The container is removed at the end. INT, TERM, HUP and QUIT are passed on to it, and end it where it has no handler for them,\n"
+        "or when one comes a second time. With --detach it stays when it has ended, for pyoci logs, wait, state, exec, delete.\n\n"
+        "Examples:\n  pyoci run --memory 64M --timeout 5 -- sh -c 'echo hello'\n  pyoci run -it sh\n"
+        "  pyoci run -d --id web --network host -- httpd -f && pyoci logs -f web"
+    )
+    parser.add_argument("-d", "--detach", action="store_true", help="print its id and leave it running")
+    parser.add_argument("-i", "--interactive", action="store_true", help="pass our stdin on; else the command reads nothing")
+    parser.add_argument("-t", "--tty", action="store_true", help="a terminal for it")
+    parser.add_argument("--rm", action="store_true", help="remove it at the end: what is done in any case, but with --detach")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="kill the container after this time; the exit code is then 124")
+    json_lines(parser, "capture its output, and print one object at the end: id, code, signal, oom_killed, stdout, stderr, timings")
+    create_arguments(parser)
+    spec_arguments(parser)
+    parser.add_argument("command", nargs=REMAINDER, metavar="CMD …", help="the command and its arguments")
 
 
 def main(options: argparse.Namespace) -> int:
-    from pyoci.oneshot import run
-
     command = command_of(options.command)
     if not command:
         raise InvalidOption("run needs a command: pyoci run [options] [--] CMD [ARG …]")
-    done = run(
-        command,
-        rootfs=options.rootfs,
-        runtime=options.runtime,
-        state_dir=options.state_dir,
-        id=options.id,
-        cwd=options.cwd,
-        env=environment(options.env),
-        user=options.user,
-        mounts=options.mount,
-        hostname=options.hostname,
-        memory=options.memory,
-        pids=options.pids,
-        cpus=options.cpus,
-        read_only=options.read_only,
-        network=options.network,
-        timeout=options.timeout,
-        stdin=0 if options.interactive else None,
-        stdout=None,
-        stderr=None,
-    )
-    if done.returncode is None:
-        print(f"pyoci: the container {done.id} ended, and nobody knows how", file=sys.stderr)
-        return OWN_FAILURE
-    return 128 - done.returncode if done.returncode < 0 else done.returncode
+    if options.detach and (options.rm or options.timeout is not None or options.json):
+        raise InvalidOption("--detach leaves the container alone: --rm, --timeout and --json are not for it; see pyoci wait, stop, delete")
+    if options.tty and options.json:
+        raise InvalidOption("--json captures the output, which goes to the terminal with --tty: leave one of them out")
+    if options.detach or options.tty:
+        return held(options, command)
+    for name in ("log_driver", "log_path", "log_size_max", "pid_file"):
+        if getattr(options, name) is not None:
+            raise InvalidOption(f"--{name.replace('_', '-')} is for --detach and --tty: the output comes here, and goes to no log")
+    return at_once(options, command)
 
 
-def environment(given: list[str]) -> dict[str, str]:
-    """``NAME=VALUE`` as it is, ``NAME`` with our own value if we have one."""
-    env = {}
-    for entry in given:
-        name, equals, value = entry.partition("=")
-        if not name:
-            raise InvalidOption(f"--env {entry!r} has no name: give NAME=VALUE")
-        if equals:
-            env[name] = value
-        elif name in os.environ:
-            env[name] = os.environ[name]
-    return env
+def at_once(options: argparse.Namespace, command: list[str]) -> int:
+    """As ``pyoci.run``."""
+    from pyoci.cli.signals import Interrupted, Passing
+    from pyoci.oneshot import run
+    from pyoci.runtime import RuntimeBase
+
+    host = RuntimeBase(**{**runtime_options(options), "log_driver": None, "sync_log": False})
+    shown: dict[str, Any] = {} if options.json else {"stdout": None, "stderr": None}
+    passing = Passing()
+    id = options.id
+    if id is None:
+        from pyoci import ids
+
+        id = ids.new()
+    try:
+        with passing:
+            done = run(
+                command,
+                **spec_options(options),
+                id=id,
+                runtime=host,
+                timeout=options.timeout,
+                stdin=0 if options.interactive else None,
+                on_start=lambda: passing.to(host._host.store, id),
+                **shown,
+            )
+    except Interrupted as interrupt:
+        return 128 + interrupt.signal
+    code, signal = (done.returncode, None) if done.returncode is None or done.returncode >= 0 else (128 - done.returncode, -done.returncode)
+    if options.json:
+        words = {name: getattr(done, name).decode("utf-8", "replace") for name in ("stdout", "stderr")}
+        print_json({"id": done.id, "code": code, "signal": signal, "oom_killed": done.oom_killed, **words, "timings": done.timings})
+    return exit_code(done.id, code)
+
+
+def held(options: argparse.Namespace, command: list[str]) -> int:
+    """A container with a log, or with a terminal."""
+    import os
+
+    from pyoci import runtimes
+    from pyoci.cli import complain
+    from pyoci.cli.attaching import attended
+
+    config = spec_of(options, command)
+    try:
+        container = created(options, config, tty=options.tty, stdin=options.interactive)
+    except CreateError as error:
+        code = runtimes.says_program(error.stderr, command[0])
+        if code is None:
+            raise
+        complain(error)
+        is_missing = command[0].startswith("/") and not os.path.lexists(config["root"]["path"] + command[0])
+        return 127 if is_missing else code
+    keep = False
+    try:
+        if options.detach:
+            container.start()
+            keep = True
+            print(container.id)
+            return 0
+        return attended(container, interactive=options.interactive, timeout=options.timeout)
+    finally:
+        if not keep:
+            container.delete(force=True)

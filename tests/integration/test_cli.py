@@ -3,8 +3,12 @@
 import json
 import os
 import pty
+import select
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +76,7 @@ def test_run_options(where: list[str], tmp_path: Path, has_controller: Callable[
     assert b"Read-only file system" in done.stderr
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("argv", "named"),
     [
@@ -81,6 +86,31 @@ def test_run_options(where: list[str], tmp_path: Path, has_controller: Callable[
         (["run", "-e", "=x", "true"], "=x"),
         (["run"], "command"),
         (["run", "--runtime", "/nonexistent", "true"], "/nonexistent"),
+        (["run", "-d", "--rm", "true"], "--rm"),
+        (["run", "-t", "--json", "true"], "--json"),
+        (["run", "--log-path", "/tmp/x", "true"], "--log-path"),
+        (["create"], "bundle"),
+        (["create", "/nonexistent"], "/nonexistent"),
+        (["create", "--pid-file", "/nonexistent/pid", "--", "true"], "/nonexistent/pid"),
+        (["start"], "--all"),
+        (["start", "--all", "some"], "--all"),
+        (["start", "-A", "one", "two"], "--attach"),
+        (["start", "-i", "one"], "--attach"),
+        (["state"], "--all"),
+        (["ps"], "--all"),
+        (["exec", "some"], "command"),
+        (["exec", "--json", "-t", "some", "true"], "--json"),
+        (["exec", "-d", "-i", "some", "true"], "--detach"),
+        (["kill"], "--all"),
+        (["kill", "-s", "NOISE", "some"], "NOISE"),
+        (["stop"], "--all"),
+        (["stop", "-t", "-1", "some"], "timeout"),
+        (["stop", "-s", "99", "some"], "99"),
+        (["pause"], "--all"),
+        (["resume"], "--all"),
+        (["wait"], "--all"),
+        (["wait", "--timeout", "nan", "some"], "timeout"),
+        (["delete"], "--all"),
     ],
 )
 def test_bad_input_is_one_clear_line(state_dir: str, argv: list[str], named: str) -> None:
@@ -92,7 +122,25 @@ def test_bad_input_is_one_clear_line(state_dir: str, argv: list[str], named: str
     assert named in line
 
 
-@pytest.mark.parametrize("argv", [["fly"], ["run", "--colour", "true"], [], ["run", "--pids", "few", "true"]])
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["logs", "some", "--tail", "few"],
+        ["logs"],
+        ["logs", "--stream", "both", "some"],
+        ["exec"],
+        ["completion", "ksh"],
+        ["version", "x"],
+        ["list", "x"],
+        ["doctor", "x"],
+        ["create", "--log-driver", "tape", "x"],
+        ["fly"],
+        ["run", "--colour", "true"],
+        [],
+        ["run", "--pids", "few", "true"],
+    ],
+)
 def test_a_command_line_that_makes_no_sense(argv: list[str]) -> None:
     done = pyoci_command(*argv)
     assert done.returncode == 2
@@ -116,6 +164,240 @@ def test_list(runtime: pyoci.OCIRuntime, rootfs: str) -> None:
     assert table[1].split() == ["a-job", "stopped", "-", "3"]
     container.delete()
     other.delete(force=True)
+
+
+NO_CONTAINER = 123
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("verb", ["start", "state", "ps", "exec", "kill", "stop", "pause", "resume", "wait", "logs", "delete"])
+def test_no_such_container(state_dir: str, verb: str) -> None:
+    done = pyoci_command(verb, "--state-dir", state_dir, "nobody", *(["true"] if verb == "exec" else []))
+    (line,) = done.stderr.decode().splitlines()
+    assert (done.returncode, done.stdout) == (NO_CONTAINER, b"")
+    assert line.startswith("pyoci: no container 'nobody'")
+
+
+LASTING = "trap 'exit 7' TERM; echo ready; echo wrong >&2; while :; do sleep 0.05; done"
+
+
+def until_ready(at: list[str], id: str) -> None:
+    deadline = time.monotonic() + 20
+    while b"ready" not in pyoci_command("logs", *at, id).stdout:
+        assert time.monotonic() < deadline
+
+
+def rows(*argv: str) -> list[dict[str, object]]:
+    done = pyoci_command(*argv)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.root
+def test_every_verb_on_one_container(where: list[str], tmp_path: Path) -> None:
+    at = where[:2]
+    done = pyoci_command("run", *where, "-d", "--id", "job", "--", "sh", "-c", LASTING)
+    assert (done.returncode, done.stdout) == (0, b"job\n")
+    until_ready(at, "job")
+
+    (state,) = rows("state", *at, "--json", "job")
+    assert (state["state"], state["code"], state["log_driver"]) == ("running", None, "k8s-file")
+    assert pyoci_command("state", *at, "--all").stdout.decode().splitlines()[1].split()[:2] == ["job", "running"]
+
+    seen = rows("ps", *at, "--json", "job")
+    assert (seen[0]["pid"], seen[0]["pid_inside"], seen[0]["args"]) == (state["pid"], 1, ["sh", "-c", LASTING])
+    table = pyoci_command("ps", *at, "--all").stdout.decode().splitlines()
+    assert table[0].split() == ["ID", "PID", "PPID", "INSIDE", "USER", "STATE", "TIME", "COMMAND"]
+    assert table[1].split()[:2] == ["job", str(state["pid"])]
+    assert pyoci_command("ps", *at, "-q", "job").stdout.split()[0] == str(state["pid"]).encode()
+
+    inside = ["-e", "A=b", "-w", "/tmp", "-u", "5:6", "--cap", "KILL", "--session-id", "mine", "--timeout", "20"]
+    done = pyoci_command("exec", *at, *inside, "job", "--", "sh", "-c", "echo $A $(pwd) $(id -u) $(id -g); cat; exit 4", stdin=b"unread")
+    assert (done.returncode, done.stdout) == (4, b"b /tmp 5 6\n")
+    assert pyoci_command("exec", *at, "-i", "job", "cat", stdin=b"read").stdout == b"read"
+    done = pyoci_command("exec", *at, "--json", "job", "sh", "-c", "echo out; echo err >&2; kill -9 $$")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["signal"], told["stdout"], told["stderr"]) == (137, 9, "out\n", "err\n")
+    assert pyoci_command("exec", *at, "job", "nope").returncode == 127
+    assert pyoci_command("exec", *at, "--timeout", "0.3", "job", "sleep", "9").returncode == 124
+    assert pyoci_command("exec", *at, "-d", "job", "sleep", "99").stdout.strip()
+    assert pyoci_command("exec", *at, "-d", "job", "nope").returncode == 127
+    assert any(row["args"] == ["sleep", "99"] for row in rows("ps", *at, "--json", "job"))
+    assert pyoci_command("exec", *at, "-t", "job", "sh", "-c", "tty; exit 3").returncode == 3
+
+    assert pyoci_command("wait", *at, "--timeout", "0.1", "job").returncode == 124
+    refused = pyoci_command("delete", *at, "job")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (125, 1)
+    assert pyoci_command("kill", *at, "-s", "USR1", "job").stdout == b"job\n"
+    assert pyoci_command("kill", *at, "-s", "15", "--all").stdout == b"job\n"
+    assert pyoci_command("wait", *at, "job").stdout == b"7\n"
+    assert pyoci_command("stop", *at, "job").stdout == b"job\n"
+    (ended,) = rows("wait", *at, "--json", "--all")
+    assert (ended["id"], ended["code"], ended["signal"]) == ("job", 7, None)
+    assert rows("ps", *at, "--json", "job") == []
+    dead = pyoci_command("exec", *at, "job", "true")
+    assert (dead.returncode, len(dead.stderr.splitlines())) == (125, 1)
+
+    logged = pyoci_command("logs", *at, "-f", "job")
+    assert (logged.stdout, logged.stderr) == (b"ready\n", b"wrong\n")
+    assert pyoci_command("logs", *at, "--stream", "stderr", "-n", "1", "--since", "1h30m", "job").stderr == b"wrong\n"
+    assert pyoci_command("logs", *at, "--since", "2100-01-01T00:00:00Z", "job").stdout == b""
+    assert pyoci_command("logs", *at, "-t", "--stream", "stdout", "job").stdout.endswith(b"Z ready\n")
+    assert [row["text"] for row in rows("logs", *at, "--json", "--stream", "stdout", "job")] == ["ready"]
+    assert pyoci_command("logs", *at, "--since", "yesterday", "job").returncode == 125
+    assert pyoci_command("logs", *at, "--tail", "-1", "job").returncode == 125
+    assert pyoci_command("delete", *at, "--all").stdout == b"job\n"
+
+
+@pytest.mark.root
+def test_create_start_pause_resume_stop(where: list[str], tmp_path: Path) -> None:
+    at = where[:2]
+    assert pyoci_command("spec", "-b", str(tmp_path), "--", "sh", "-c", LASTING).returncode == 0
+    assert pyoci_command("spec", "-b", str(tmp_path)).returncode == 125
+    assert pyoci_command("spec", "-f", "-b", str(tmp_path), "-m", "64M", "--", "sh", "-c", LASTING).returncode == 0
+    assert json.loads(pyoci_command("spec", "--print", "-t").stdout)["process"]["terminal"] is True
+    pid_file = tmp_path / "pid"
+    made = json.loads(pyoci_command("create", *where, "--json", "--id", "one", "--pid-file", str(pid_file), str(tmp_path)).stdout)
+    assert (made["id"], str(made["pid"])) == ("one", pid_file.read_text())
+    assert pyoci_command("create", *where, "--id", "one", str(tmp_path)).returncode == 125
+    assert pyoci_command("create", *where, "--id", "two", "-i", "--", "sh", "-c", "read x; echo got $x; exit 6").stdout == b"two\n"
+    done = pyoci_command("start", *at, "-Ai", "two", stdin=b"word\n")
+    assert (done.returncode, done.stdout) == (6, b"got word\n")
+    assert pyoci_command("start", *at, "--all").stdout == b"one\n"
+    assert pyoci_command("start", *at, "one").returncode == 125
+    until_ready(at, "one")
+    assert pyoci_command("pause", *at, "--all").stdout == b"one\n"
+    assert rows("state", *at, "--json", "one")[0]["state"] == "paused"
+    assert pyoci_command("resume", *at, "--all").stdout == b"one\n"
+    assert pyoci_command("resume", *at, "one").returncode == 125
+    assert pyoci_command("stop", *at, "-t", "9", "-s", "TERM", "--all").stdout == b"one\n"
+    mixed = pyoci_command("wait", *at, "two", "nobody", "one")
+    assert (mixed.returncode, mixed.stdout, len(mixed.stderr.splitlines())) == (NO_CONTAINER, b"6\n7\n", 1)
+    assert pyoci_command("delete", *at, "-f", "one", "two").stdout == b"one\ntwo\n"
+
+
+def test_run_as_json(where: list[str]) -> None:
+    done = pyoci_command("run", *where, "--json", "--", "sh", "-c", "echo out; echo err >&2; exit 3")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["code"], told["stdout"], told["stderr"]) == (3, 3, "out\n", "err\n")
+    assert set(told["timings"]) == {"create", "start", "wait", "delete", "total"}
+
+
+def test_run_detached_of_no_program_leaves_nothing(where: list[str]) -> None:
+    done = pyoci_command("run", *where, "-d", "nope")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (127, b"", 1)
+    assert pyoci_command("list", "-q", *where[:2]).stdout == b""
+
+
+@pytest.mark.parametrize(
+    ("script", "sent", "code"),
+    [
+        ("trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done", [signal.SIGTERM], 9),
+        ("echo ready; exec sleep 99", [signal.SIGINT], 130),
+        ("trap : INT; echo ready; while :; do sleep 0.05; done", [signal.SIGINT, signal.SIGINT], 130),
+    ],
+)
+def test_signals_are_passed_on_and_end_it_where_nobody_handles_them(where: list[str], script: str, sent: list[signal.Signals], code: int) -> None:
+    argv = [sys.executable, "-m", "pyoci", "run", *where, "--", "sh", "-c", script]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        for number in sent:
+            process.send_signal(number)
+            time.sleep(0.3)
+        assert process.wait(20) == code
+    assert pyoci_command("list", "-q", *where[:2]).stdout == b""
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_a_real_terminal(where: list[str], verb: str) -> None:
+    """Raw, of our size, and of its new size when that changes."""
+    at = where[:2]
+    # A word of each size; ours changes on the way.
+    script = "stty size; read word; echo got $word; while [ \"$(stty size)\" = '30 100' ]; do sleep 0.05; done; stty size; exit 4"
+    if verb == "exec":
+        pyoci_command("run", *where, "-d", "--id", "box", "sleep", "99")
+    head = ["run", *where, "-it"] if verb == "run" else ["exec", *at, "-it", "box"]
+    ours, theirs = pty.openpty()
+    import fcntl
+    import struct
+    import termios
+
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    said = b""
+
+    def until(word: bytes) -> None:
+        nonlocal said
+        deadline = time.monotonic() + 20
+        while word not in said:
+            assert time.monotonic() < deadline, said
+            if select.select([ours], [], [], 1)[0]:
+                said += os.read(ours, 4096)
+
+    before = termios.tcgetattr(theirs)
+    with subprocess.Popen([sys.executable, "-m", "pyoci", *head, "--", "sh", "-c", script], stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        until(b"30 100")
+        os.write(ours, b"typed\r")
+        until(b"got typed")
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+        process.send_signal(signal.SIGWINCH)
+        until(b"40 120")
+        assert process.wait(20) == 4
+    assert termios.tcgetattr(theirs) == before
+    os.close(theirs)
+    os.close(ours)
+    if verb == "exec":
+        assert pyoci_command("delete", *at, "-f", "box").returncode == 0
+
+
+@pytest.mark.once
+def test_version_and_features() -> None:
+    (versions,) = rows("version", "--json")
+    assert versions["pyoci"] == pyoci.__version__
+    assert "conmon" in versions
+    assert b"kernel" in pyoci_command("version").stdout
+    found = {row["runtime"]: row for row in rows("features", "--json")}
+    assert found["runc"]["cgroup_v1"] is True
+    assert found["runc"]["features"] is not None
+    assert found["crun"]["seccomp"] is True
+    assert b"RUNC" in pyoci_command("features").stdout
+    assert pyoci_command("features", "/nonexistent").returncode == 125
+
+
+@pytest.mark.once
+def test_help_of_every_verb_and_what_a_run_imports() -> None:
+    from pyoci.cli import VERBS
+
+    program = "import sys; from pyoci.cli import VERBS, parser_of; [parser_of(verb).format_help() for verb in VERBS]; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True).stdout.decode().split()
+    assert {f"pyoci.cli.{verb}" for verb in VERBS} <= set(loaded)
+    assert not {"pyoci.lifecycle", "asyncio", "json", "logging"} & set(loaded)
+
+
+@pytest.mark.once
+def test_bash_completion(tmp_path: Path) -> None:
+    """By the shell itself."""
+    script = tmp_path / "pyoci.bash"
+    script.write_bytes(pyoci_command("completion", "bash").stdout)
+    bash = f'source {script}; pyoci() {{ echo job-7; }}; ask() {{ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _pyoci; echo ${{COMPREPLY[@]}}; }}'
+    asked = f"{bash}; ask pyoci sta; ask pyoci run --mem; ask pyoci logs jo; ask pyoci create --log-driver k; ask pyoci completion z"
+    answers = subprocess.run(["bash", "-c", asked], capture_output=True, timeout=20, check=True).stdout.decode().splitlines()
+    assert answers == ["start state", "--memory", "job-7", "k8s-file", "zsh"]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_completion_is_a_script_of_the_shell(tmp_path: Path, shell: str) -> None:
+    script = tmp_path / shell
+    script.write_bytes(pyoci_command("completion", shell).stdout)
+    assert shutil.which(shell), f"tests/setup.sh installs {shell}"
+    subprocess.run([shell, "-n", str(script)], timeout=20, check=True)
+    if shell == "fish":
+        asked = (
+            f"function pyoci; echo job-7; end; source {script}; complete -C 'pyoci sta'; complete -C 'pyoci logs jo'; complete -C 'pyoci run --mem'"
+        )
+        answers = subprocess.run(["fish", "-c", asked], capture_output=True, timeout=20, check=True).stdout.decode()
+        assert [line.split("\t")[0] for line in answers.splitlines()] == ["start", "state", "job-7", "--memory"]
 
 
 def test_doctor_proves_each_runtime_by_a_container(runtime: pyoci.OCIRuntime) -> None:

@@ -92,6 +92,8 @@ def test_the_journal(runtime: pyoci.OCIRuntime, build: Build) -> None:
         subprocess.run(["journalctl", "--sync"], check=True)
         argv = ["journalctl", "--output=json", f"CONTAINER_ID_FULL={container.id}"]
         lines = subprocess.run(argv, check=True, capture_output=True).stdout.splitlines()
+        assert {(entry.stream, entry.text) for entry in container.logs(follow=True)} == {("stdout", "out"), ("stderr", "err")}
+        assert [entry.data for entry in container.logs(stream="stderr", tail=1)] == [b"err"]
     assert {(entry["MESSAGE"], entry["PRIORITY"]) for entry in map(json.loads, lines)} == {("out\n", "6"), ("err\n", "3")}
 
 

@@ -1,0 +1,147 @@
+"""Our stdio, and our terminal, joined to those of a container or of an exec session."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import contextmanager
+
+from pyoci.attach import PACKET_IN, PACKET_OUT
+from pyoci.cli.shared import exit_code
+from pyoci.cli.signals import Interrupted, Passing
+from pyoci.errors import Error, Timeout
+from pyoci.waiting import Wait, deadline_in, drive, passed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pyoci.container import Container, ExecSession
+    from pyoci.waiting import Operation
+
+
+def attended(container: Container, *, interactive: bool, timeout: float | None = None) -> int:
+    """Starts a created container, passes its output on, and our input if ``interactive``, until it ends; its exit code."""
+    from pyoci import spec
+
+    tty = bool(spec.load(container.directory)["process"].get("terminal"))
+    passing = Passing()
+    try:
+        with passing, container.attach() as attachment, our_terminal(attachment.resize if tty else None, interactive):
+            container.start()
+            passing.to(container._life.host.store, container.id)
+
+            def unpack(packet: bytes) -> tuple[int, bytes]:
+                return (2 if packet[0] == 3 else 1), packet[1:]
+
+            deadline = deadline_in(timeout)
+            drive(join(attachment.fileno(), unpack, 0 if interactive else -1, attachment.close_stdin if not tty else lambda: None, deadline))
+            status = container.wait(None if timeout is None else 0 if passed(deadline) else timeout)
+    except Interrupted as interrupt:
+        container.stop(0)
+        return 128 + interrupt.signal
+    except Timeout:
+        container.stop(0)
+        raise
+    return exit_code(container.id, status.code)
+
+
+def attended_exec(session: ExecSession, *, interactive: bool, timeout: float | None) -> int:
+    """The same for an exec session with a terminal."""
+    assert session.stdin is not None
+    deadline = deadline_in(timeout)
+    try:
+        with Passing(session.kill), our_terminal(session.resize, interactive):
+            drive(join(session.stdin.fileno(), lambda data: (1, data), 0 if interactive else -1, lambda: None, deadline))
+            status = session.wait(None if timeout is None else 0 if passed(deadline) else timeout)
+    except Interrupted as interrupt:
+        session.stop(0)
+        return 128 + interrupt.signal
+    except Timeout:
+        session.stop(0)
+        raise
+    finally:
+        session._close()
+    if status.code in (126, 127) and session.runtime_words:
+        from pyoci.cli.exec import refused
+
+        return refused(session, status.code)
+    return exit_code(session.id, status.code)
+
+
+def join(end: int, unpack: Callable[[bytes], tuple[int, bytes]], source: int, at_end: Callable[[], object], deadline: int) -> Operation[None]:
+    """Moves what comes from ``end`` to our stdout and stderr, and what comes from ``source`` to it, until ``end`` ends, or the deadline passes.
+    ``at_end``: called at the end of the input."""
+    from pyoci.streams import read_now
+
+    class Borrowed:
+        fd = end
+
+    pending = memoryview(b"")
+    while not passed(deadline):
+        ready = yield Wait((end, source) if source >= 0 and not pending else (end,), (end,) if pending else (), deadline)
+        while (packet := read_now(Borrowed, PACKET_OUT)) is not None:  # type: ignore[arg-type]
+            if not packet:
+                return
+            to, data = unpack(packet)
+            write_all(to, data)
+        if source in ready and not pending:
+            pending = memoryview(os.read(source, PACKET_IN))
+            if not pending:
+                source = -1
+                at_end()
+        while pending:
+            try:
+                pending = pending[os.write(end, pending) :]
+            except BlockingIOError:
+                break
+            except OSError:
+                pending, source = memoryview(b""), -1  # it has ended; what it said last is still to be read
+
+
+def write_all(fd: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
+
+
+def size_here() -> tuple[int, int]:
+    """Rows and columns of our terminal; 24 and 80 where we have none."""
+    for fd in (0, 1, 2):
+        try:
+            size = os.get_terminal_size(fd)
+        except OSError:
+            continue
+        if size.lines and size.columns:
+            return size.lines, size.columns
+    return 24, 80
+
+
+@contextmanager
+def our_terminal(resize: Callable[[int, int], object] | None, interactive: bool) -> Iterator[None]:
+    """Within its block our terminal, if stdin is one, hands every key on, and its size goes to ``resize`` now and at SIGWINCH. None: it stays as it
+    is."""
+    if resize is None:
+        yield
+        return
+    import termios
+    import tty
+
+    def fit(*_: object) -> None:
+        try:
+            resize(*size_here())
+        except Error:
+            pass  # it has ended
+
+    is_raw = interactive and os.isatty(0)
+    before = termios.tcgetattr(0) if is_raw else None
+    handler = signal.signal(signal.SIGWINCH, fit)
+    try:
+        fit()
+        if is_raw:
+            tty.setraw(0, termios.TCSANOW)
+        yield
+    finally:
+        if before is not None:
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
+        signal.signal(signal.SIGWINCH, handler)

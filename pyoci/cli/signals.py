@@ -1,0 +1,80 @@
+"""Signals that are meant for the program in a container, and come to us."""
+
+from __future__ import annotations
+
+import signal
+
+from pyoci.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any, Self
+
+    from pyoci.lifecycle import Life
+    from pyoci.store import Store
+
+PASSED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Interrupted(BaseException):
+    """A signal that is to end what we do, as KeyboardInterrupt does: operations clean up, and then it is our end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
+
+
+class Passing:
+    """Within its block, signals go to ``send``, or to a container (``to``). One that comes before, that could not be passed on, that the container
+    has no handler for, or that comes again, is Interrupted."""
+
+    def __init__(self, send: Callable[[int], object] | None = None) -> None:
+        self._send = send
+        self._life: Life | None = None
+        self._seen: set[int] = set()
+        self._before: list[tuple[int, Any]] = []
+
+    def to(self, store: Store, id: str) -> None:
+        from pyoci import lifecycle
+
+        self._life = lifecycle.load(store, id)
+
+    def __enter__(self) -> Self:
+        self._before = [(number, signal.signal(number, self._handle)) for number in PASSED]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before:
+            signal.signal(number, handler)
+        self._life = None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number in self._seen or not self._passed(number):
+            raise Interrupted(number)
+        self._seen.add(number)
+        if number in (signal.SIGUSR1, signal.SIGUSR2):
+            self._seen.discard(number)
+
+    def _passed(self, number: int) -> bool:
+        try:
+            if self._send is not None:
+                self._send(number)
+                return True
+            init = self._life.init if self._life is not None else None
+            if init is None or (self._life is not None and self._life.own_pid_namespace and not handles(init.pid, number)):
+                return False
+            return init.signal(number)
+        except (Error, OSError):
+            return False
+
+
+def handles(pid: int, number: int) -> bool:
+    """A process catches or ignores a signal (proc_pid_status(5): SigCgt, SigIgn). To process 1 of a namespace no other is delivered."""
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            masks = [int(line.split()[1], 16) for line in status if line.startswith(("SigCgt:", "SigIgn:"))]
+    except (OSError, ValueError):
+        return False
+    return any(mask >> (number - 1) & 1 for mask in masks)
