@@ -59,7 +59,7 @@ class Options:
 
     ``monitor``: ``conmon``, or ``direct``: this process itself, for callers that stay as long as the container, or ``caller``: whoever is the nearest
     subreaper above this process, which may end (see ``pyoci.direct``).
-    ``bound``: it is not to outlive this process: once that is gone, ``prune`` ends and removes it. So is every one without conmon, and those of
+    ``bound``: it is not to outlive this process: once that is gone, ``prune`` ends and removes it. So is every one of ``direct``, and those of
     ``pyoci.run``.
 
     ``log_driver``: where its output goes: ``k8s-file`` (a file in Kubernetes' format), ``journald``, ``none``, or ``passthrough`` (conmon hands

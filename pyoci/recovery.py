@@ -254,7 +254,7 @@ class _Pruning:
 
     def _claimed_ids(self) -> Iterator[str]:
         """The ids of containers here that some conmon or runtime names as its bundle."""
-        named = re.compile(rb"\0(?:-b\0|--bundle[\0=])" + re.escape(os.fsencode(self.store.containers)) + rb"/([^/\0]+)\0")
+        named = re.compile(rb"\0(?:-b\0|--bundle[\0=]|--pid-file\0)" + re.escape(os.fsencode(self.store.containers)) + rb"/([^/\0]+)(?:/pidfile)?\0")
         for name in os.listdir("/proc"):
             if name.isdecimal() and (match := named.search(command_line(int(name)))) is not None and _is_id(id := os.fsdecode(match[1])):
                 yield id
@@ -454,10 +454,11 @@ def _is_old(path: str, age: float) -> bool:
 
 
 def _monitor_lives(directory: str) -> bool:
-    """Who gets to know how it ends, and is to delete it then: with ``monitor="caller"`` that is not its creator."""
+    """Who gets to know how it ends, and is to delete it then: with ``monitor="caller"`` that is not its creator. Process 1 takes any orphan, and
+    deletes none."""
     found = read_small(f"{directory}/pids", 256)
     pids = parse_pids(found[0]) if found is not None else None
-    monitor = pids[1].find() if pids is not None else None
+    monitor = pids[1].find() if pids is not None and pids[1].pid != 1 else None
     return monitor is not None and not monitor.has_ended()
 
 

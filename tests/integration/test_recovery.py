@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 import pyoci
-from pyoci import cgroups, recovery
+from pyoci import cgroups, direct, recovery
 from pyoci.networks import NetworkNamespace
 from tests import audit
-from tests.containers import Build
+from tests.containers import FOREVER, Build, ready
 from tests.long import LONG
 
 Script = Callable[[pyoci.OCIRuntime, Build], object]
@@ -119,6 +119,31 @@ def test_nothing_is_taken_from_a_creator_that_lives(runtime: pyoci.OCIRuntime, b
     assert pyoci.prune(runtime.state_dir) == []
     for container in runtime.list():
         container.delete(force=True)
+
+
+@pytest.mark.root
+def test_what_belongs_to_the_caller_s_caller(runtime: pyoci.OCIRuntime, build: Build) -> None:
+    killed_creator(runtime, build, lambda runtime, build: sleeper(runtime, build, "job", monitor="caller"))
+    assert runtime.prune() == []
+    container = runtime.load("job")
+    assert container.state() == "running"
+    container.kill()
+    container.wait()
+    assert set(pruned(runtime.prune())) == {"job"}  # process 1 has it, and will not delete it
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("subreaper")
+def test_while_the_caller_s_caller_lives(runtime: pyoci.OCIRuntime, build: Build) -> None:
+    direct.become_subreaper()
+    killed_creator(runtime, build, lambda runtime, build: sleeper(runtime, build, "job", monitor="caller"))
+    container = runtime.load("job")
+    container.kill()
+    container.wait()
+    assert runtime.prune() == []
+    container.delete()
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
 @pytest.mark.root
@@ -275,7 +300,9 @@ def test_a_directory_that_was_removed_by_hand(runtime: pyoci.OCIRuntime, build: 
 
 @pytest.mark.root
 def test_one_that_lives_without_conmon_and_directory_is_left_alone(runtime: pyoci.OCIRuntime, build: Build, caplog: pytest.LogCaptureFixture) -> None:
-    container = sleeper(runtime, build, "job")
+    container = runtime.create(build(*FOREVER), "job")
+    container.start()
+    ready(container)  # until its program is executed, crun's init has crun's command line
     monitor = container.conmon_pid
     assert monitor is not None
     os.kill(monitor, signal.SIGKILL)
@@ -378,6 +405,7 @@ def test_empty_cgroups_that_only_we_name_so(runtime: pyoci.OCIRuntime, monkeypat
 
 
 @pytest.mark.root
+@pytest.mark.once
 @pytest.mark.usefixtures("network_names")
 def test_networks(state_dir: str) -> None:
     code = """
