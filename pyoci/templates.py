@@ -119,7 +119,9 @@ def prepare(bundle: str | os.PathLike[str] | Mapping[str, Any]) -> Template:
     resolved = spec.resolve(config, directory)
     spec.check(resolved, where)
     given_root = os.path.join(directory or os.getcwd(), config["root"]["path"])
-    template = Template(resolved, given_root, os.getcwd() if directory is None else None, directory)
+    # Only what is relative means another thing elsewhere.
+    working_directory = os.getcwd() if directory is None and resolved != config else None
+    template = Template(resolved, given_root, working_directory, directory)
     # A namespace's path was looked at, and may mean another one tomorrow.
     if key is not None and not any(n.get("path") for n in (resolved.get("linux") or {}).get("namespaces") or ()):
         _known[key] = template
