@@ -74,11 +74,23 @@ exit codes:
 """
 
 
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of descriptions as they are. argparse's own asks shutil for the width, at every argument that is added, which costs more to
+    import than all else here."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            width = os.get_terminal_size(1).columns
+        except OSError:
+            width = 0
+        super().__init__(prog, width=min(max(width or 80, 60), 120) - 2)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that complains in one line, and keeps the lines of descriptions as they are."""
 
     def __init__(self, prog: str, summary: str) -> None:
-        super().__init__(prog=prog, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        super().__init__(prog=prog, description=summary, formatter_class=Formatter, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
