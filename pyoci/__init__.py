@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pyoci import bridges as bridges
     from pyoci import errors as errors
     from pyoci import networks as networks
+    from pyoci import rootfs as rootfs
     from pyoci import spec as spec
     from pyoci.bridges import Bridge as Bridge
     from pyoci.container import Container as Container

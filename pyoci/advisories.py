@@ -18,9 +18,9 @@ class Advisory:
     __slots__ = ("fixed", "ids", "what")
 
     def __init__(self, ids: str, fixed: str, what: str) -> None:
-        self.ids = ids.split()
-        self.fixed = [version_of(word) for word in fixed.split()]
-        self.what = what
+        self.ids: list[str] = ids.split()
+        self.fixed: list[Version] = [version_of(word) for word in fixed.split()]
+        self.what: str = what
 
 
 Version = tuple[int, int, int, int]

@@ -340,7 +340,7 @@ class Launcher:
         progress: Callable[[Progress], object] | None = None,
         **defaults: Unpack[RunOptions],
     ) -> None:
-        self.limits = Limits(max_starting, max_running)
+        self.limits: Limits = Limits(max_starting, max_running)
         self._defaults = defaults
         self._report = progress
         self._progress = Progress()

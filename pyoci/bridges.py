@@ -35,14 +35,14 @@ class Addresses:
     def __init__(self, subnet: str | IPv4Network) -> None:
         """Raises InvalidOption."""
         try:
-            self.network = IPv4Network(subnet)
+            self.network: IPv4Network = IPv4Network(subnet)
         except ValueError as error:
             raise InvalidOption(f"subnet must be an IPv4 network such as 10.88.0.0/24, not {subnet!r:.200}: {error}") from None
         if not 8 <= self.network.prefixlen <= 30:
             raise InvalidOption(f"subnet must have a prefix from /8 to /30, with room for the bridge and a container, not {subnet}")
         self._fresh: Iterator[IPv4Address] = self.network.hosts()
         self._free: deque[IPv4Address] = deque()
-        self.gateway = next(self._fresh)
+        self.gateway: IPv4Address = next(self._fresh)
         self._lock = Lock()
 
     def take(self) -> IPv4Address:
@@ -72,7 +72,7 @@ class Bridge(Network):
     InvalidOption, InvalidID, NetworkError (EEXIST: there is such a link already)."""
 
     def __init__(self, name: str | None = None, *, subnet: str | IPv4Network = "10.88.0.0/24", namespace: NetworkNamespace | None = None) -> None:
-        self.name = f"pyoci-{os.urandom(4).hex()}" if name is None else _link_name(name)
+        self.name: str = f"pyoci-{os.urandom(4).hex()}" if name is None else _link_name(name)
         self._addresses = Addresses(subnet)
         self._namespace = None if namespace is None else _open(namespace)
         self._owner = os.getpid()
@@ -91,6 +91,7 @@ class Bridge(Network):
 
     @property
     def subnet(self) -> IPv4Network:
+        """The addresses that its containers and the host have."""
         return self._addresses.network
 
     @property

@@ -44,6 +44,7 @@ class ContainerBase:
 
     @property
     def id(self) -> str:
+        """Unique in its state directory."""
         return self._life.id
 
     @property

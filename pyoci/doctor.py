@@ -41,10 +41,10 @@ class Check:
     __slots__ = ("fix", "found", "name", "result")
 
     def __init__(self, name: str, result: str, found: str, fix: str = "") -> None:
-        self.name = name
-        self.result = result
-        self.found = found
-        self.fix = fix
+        self.name: str = name
+        self.result: str = result
+        self.found: str = found
+        self.fix: str = fix
 
 
 def examine(state_dir: str | os.PathLike[str] | None = None) -> Iterator[Check]:

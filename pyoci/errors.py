@@ -74,7 +74,7 @@ class NoRuntime(Error):
 
     def __init__(self, message: str, tried: Mapping[str, str]) -> None:
         super().__init__(message)
-        self.tried = dict(tried)
+        self.tried: dict[str, str] = dict(tried)
 
 
 # --- while starting and talking ---------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class CreateError(Error):
 
     def __init__(self, message: str, stderr: bytes | str = b"") -> None:
         super().__init__(message + said(stderr) + _try(stderr))
-        self.stderr = stderr if isinstance(stderr, bytes) else stderr.encode("utf-8", "surrogateescape")
+        self.stderr: bytes = stderr if isinstance(stderr, bytes) else stderr.encode("utf-8", "surrogateescape")
 
 
 class ExecError(Error):
@@ -136,7 +136,7 @@ class ExecError(Error):
 
     def __init__(self, message: str, stderr: bytes | str = b"") -> None:
         super().__init__(message + said(stderr) + _try(stderr))
-        self.stderr = stderr if isinstance(stderr, bytes) else stderr.encode("utf-8", "surrogateescape")
+        self.stderr: bytes = stderr if isinstance(stderr, bytes) else stderr.encode("utf-8", "surrogateescape")
 
 
 class RuntimeFailed(Error):
@@ -145,7 +145,7 @@ class RuntimeFailed(Error):
     def __init__(self, step: str, argv: Sequence[str], returncode: int, stderr: bytes) -> None:
         how = f"exited {returncode}" if returncode >= 0 else f"was killed by signal {-returncode}"
         super().__init__(f"{step}: {argv[0]} {how}{said(stderr)}{_try(stderr)}")
-        self.argv = list(argv)
+        self.argv: list[str] = list(argv)
         self.returncode = returncode
         self.stderr = stderr
 

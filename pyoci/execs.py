@@ -62,9 +62,9 @@ class Started:
     __slots__ = ("ends", "session", "terminal")
 
     def __init__(self, session: Session, ends: Sequence[Descriptor | None] = (None,) * 3, terminal: Descriptor | None = None) -> None:
-        self.session = session
-        self.ends = ends
-        self.terminal = terminal
+        self.session: Session = session
+        self.ends: Sequence[Descriptor | None] = ends
+        self.terminal: Descriptor | None = terminal
 
 
 # --- starting ---------------------------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class Model:
             name: value for name, value in config["process"].items() if name not in ("args", "commandLine", "consoleSize")
         }
         self.process["terminal"] = False
-        self.encoded = spec.encode(self.process)
+        self.encoded: bytes = spec.encode(self.process)
 
 
 def process_of(

@@ -24,13 +24,14 @@ class ExitStatus:
     __slots__ = ("_finished_ns", "code", "oom_killed", "signal")
 
     def __init__(self, code: int | None, signal: int | None = None, oom_killed: bool = False, finished_ns: int | None = None) -> None:
-        self.code = code
-        self.signal = signal
-        self.oom_killed = oom_killed
+        self.code: int | None = code
+        self.signal: int | None = signal
+        self.oom_killed: bool = oom_killed
         self._finished_ns = finished_ns
 
     @property
     def finished_at(self) -> datetime | None:
+        """When it ended, in UTC; None when unknown."""
         if self._finished_ns is None:
             return None
         from datetime import datetime, timedelta

@@ -12,7 +12,7 @@ from _thread import RLock
 
 from pyoci import _ffi
 
-generation = 0
+generation: int = 0
 """How many forks lie between the process that imported this and the one that we are."""
 
 _guard = RLock()  # no fork while a descriptor is open and not yet known here
@@ -26,7 +26,7 @@ class Private:
 
     def __init__(self, path: str, flags: int) -> None:
         with _guard:
-            self.fd = _ffi.open_file(path, flags)
+            self.fd: int = _ffi.open_file(path, flags)
             _private.add(self)
 
     def close(self) -> None:

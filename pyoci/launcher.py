@@ -38,8 +38,8 @@ class Job:
     __slots__ = ("args", "options")
 
     def __init__(self, args: Sequence[str], **options: Unpack[RunOptions]) -> None:
-        self.args = args
-        self.options = options
+        self.args: Sequence[str] = args
+        self.options: RunOptions = options
 
     def __call__(self) -> CompletedProcess:
         return oneshot.run(self.args, **self.options)
@@ -75,11 +75,11 @@ class Progress:
     __slots__ = ("done", "failed", "queued", "running", "starting")
 
     def __init__(self, queued: int = 0, starting: int = 0, running: int = 0, done: int = 0, failed: int = 0) -> None:
-        self.queued = queued
-        self.starting = starting
-        self.running = running
-        self.done = done
-        self.failed = failed
+        self.queued: int = queued
+        self.starting: int = starting
+        self.running: int = running
+        self.done: int = done
+        self.failed: int = failed
 
     def __repr__(self) -> str:
         return f"Progress({', '.join(f'{name}={getattr(self, name)}' for name in ('queued', 'starting', 'running', 'done', 'failed'))})"
@@ -92,8 +92,8 @@ class Limits:
 
     def __init__(self, max_starting: int | None, max_running: int | None) -> None:
         processors = len(os.sched_getaffinity(0))
-        self.starting = count("max_starting", max_starting, STARTING_PER_PROCESSOR * processors)
-        self.running = count("max_running", max_running, max(RUNNING_PER_PROCESSOR * processors, self.starting))
+        self.starting: int = count("max_starting", max_starting, STARTING_PER_PROCESSOR * processors)
+        self.running: int = count("max_running", max_running, max(RUNNING_PER_PROCESSOR * processors, self.starting))
 
 
 def count(name: str, given: int | None, default: int) -> int:
@@ -105,7 +105,7 @@ def count(name: str, given: int | None, default: int) -> int:
     return given
 
 
-class LaunchFuture(Future):  # type: ignore[type-arg]
+class LaunchFuture(Future["CompletedProcess"]):
     """The future of one container's CompletedProcess. ``cancel`` also ends one that runs: it is killed and removed, and the future then is
     cancelled."""
 
@@ -147,7 +147,7 @@ class Launcher(Executor):
         progress: Callable[[Progress], object] | None = None,
         **defaults: Unpack[RunOptions],
     ) -> None:
-        self.limits = Limits(max_starting, max_running)
+        self.limits: Limits = Limits(max_starting, max_running)
         self._room = None if max_queued is None else threading.Semaphore(count("max_queued", max_queued, 1))
         self._progress = progress
         self._defaults = defaults
@@ -194,6 +194,7 @@ class Launcher(Executor):
                 if not ahead:
                     return
                 future = ahead.popleft()
+                result: Any
                 try:
                     result = future.result()
                 except BaseException as error:
@@ -314,11 +315,11 @@ class Launcher(Executor):
         self._done += 1
         self._failed += error is not None
         self._notify()
-        if error is not None:
+        if result is not None:
+            future.set_result(result)
+        else:
             future._is_cancelled = isinstance(error, CancelledError)
             future.set_exception(error)
-        else:
-            future.set_result(result)
         self._worker.ring()  # its place is free
 
     def _notify(self) -> None:

@@ -113,17 +113,17 @@ class Host:
         wanted_shortcuts: bool | Iterable[Shortcut] = True,
         placement: cgroups.Manager | None = None,
     ) -> None:
-        self.conmon_path = conmon_path
-        self.runtime = runtime
-        self.store = store
-        self.env = dict(env)
-        self.env_block = _ffi.environment_block(env)
-        self.conmon_env_block = _ffi.environment_block({**env, **conmon.pipes(0)})
-        self.create_timeout = create_timeout
-        self.kill_timeout = kill_timeout
-        self.defaults = defaults or {}
-        self.shortcuts = shortcuts.chosen(wanted_shortcuts, runtime.path, plain=not runtime.extra_args)
-        self.record = {
+        self.conmon_path: str = conmon_path
+        self.runtime: Runtime = runtime
+        self.store: Store = store
+        self.env: dict[str, str] = dict(env)
+        self.env_block: tuple[bytes, int] = _ffi.environment_block(env)
+        self.conmon_env_block: tuple[bytes, int] = _ffi.environment_block({**env, **conmon.pipes(0)})
+        self.create_timeout: float = create_timeout
+        self.kill_timeout: float = kill_timeout
+        self.defaults: CreateOptions = defaults or {}
+        self.shortcuts: frozenset[str] = shortcuts.chosen(wanted_shortcuts, runtime.path, plain=not runtime.extra_args)
+        self.record: dict[str, Any] = {
             "version": RECORD_VERSION,
             "runtime": runtime.path,
             "runtime_root": runtime.root,
@@ -132,7 +132,7 @@ class Host:
             "env": self.env,
             "kill_timeout": kill_timeout,
         }
-        self.placement = placement or cgroups.Manager()
+        self.placement: cgroups.Manager = placement or cgroups.Manager()
         self._options = Options(**self.defaults)
         self._conmon_argv: tuple[object, list[bytes], int] = (None, [], 0)
 
@@ -224,11 +224,11 @@ class Life:
     )
 
     def __init__(self, host: Host, id: str, directory: str, record: Mapping[str, Any]) -> None:
-        self.host = host
-        self.id = id
-        self.directory = directory
-        self.place = cgroups.Place.recorded(record)
-        self.cgroups_path = self.place.container
+        self.host: Host = host
+        self.id: str = id
+        self.directory: str = directory
+        self.place: cgroups.Place = cgroups.Place.recorded(record)
+        self.cgroups_path: str | None = self.place.container
         self.own_pid_namespace: bool = record["own_pid_namespace"]
         self.stop_signal: int = record["stop_signal"]
         self.hooks: Sequence[str] = record["hooks"]
@@ -241,7 +241,7 @@ class Life:
         self.monitor: Identity | None = None  # conmon's
         self._conmon: Process | None = None
         self.status: ExitStatus | None = None
-        self.removed = False
+        self.removed: bool = False
         self.ends: Sequence[Descriptor | None] = (None, None, None)  # ours of its stdio
         self.model: Model | None = None  # for execs, since the first
         self.sessions: list[Session] = []  # exec sessions of this process's that have not been swept

@@ -57,10 +57,10 @@ class LogEntry:
     __slots__ = ("data", "is_whole", "stream", "time_ns")
 
     def __init__(self, time_ns: int, stream: str, data: bytes, is_whole: bool = True) -> None:
-        self.time_ns = time_ns
-        self.stream = stream
-        self.data = data
-        self.is_whole = is_whole
+        self.time_ns: int = time_ns
+        self.stream: str = stream
+        self.data: bytes = data
+        self.is_whole: bool = is_whole
 
     @property
     def text(self) -> str:

@@ -27,11 +27,11 @@ class Mounts:
     __slots__ = ("gid", "place", "source", "target", "uid")
 
     def __init__(self, source: str, uid: int, gid: int, *, place: str = PLACE, target: str = ROOTFS) -> None:
-        self.source = source
-        self.uid = uid
-        self.gid = gid
-        self.place = place
-        self.target = target
+        self.source: str = source
+        self.uid: int = uid
+        self.gid: int = gid
+        self.place: str = place
+        self.target: str = target
 
 
 def host_id(id: int, mappings: Sequence[Mapping[str, int]]) -> int | None:

@@ -19,8 +19,8 @@ try:
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
     from pyroute2.netlink.rtnl.rtmsg import rtmsg
-except ImportError as error:
-    raise InvalidOption("a bridge needs pyroute2: pip install 'pyoci-runtime[network]'") from error
+except ImportError as _error:
+    raise InvalidOption("a bridge needs pyroute2: pip install 'pyoci-runtime[network]'") from _error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,14 @@ IFF_UP = 1
 LARGEST = 1 << 16
 """Bytes of one datagram of answers; the kernel makes them at most 32 KiB."""
 
-MESSAGES = {RTM_NEWLINK: ifinfmsg, RTM_DELLINK: ifinfmsg, RTM_GETLINK: ifinfmsg, RTM_NEWADDR: ifaddrmsg, RTM_DELADDR: ifaddrmsg, RTM_NEWROUTE: rtmsg}
+MESSAGES: dict[int, Any] = {
+    RTM_NEWLINK: ifinfmsg,
+    RTM_DELLINK: ifinfmsg,
+    RTM_GETLINK: ifinfmsg,
+    RTM_NEWADDR: ifaddrmsg,
+    RTM_DELADDR: ifaddrmsg,
+    RTM_NEWROUTE: rtmsg,
+}
 
 
 class Netlink:

@@ -37,9 +37,9 @@ class Connection:
     __slots__ = ("address", "is_kept", "path")
 
     def __init__(self, path: str, address: IPv4Interface | None = None) -> None:
-        self.path = path
-        self.address = address
-        self.is_kept = False
+        self.path: str = path
+        self.address: IPv4Interface | None = address
+        self.is_kept: bool = False
 
     def close(self) -> None:
         """The container is gone, and with it all its processes."""
@@ -82,7 +82,7 @@ class NetworkNamespace(Network):
     __slots__ = ("name",)
 
     def __init__(self, name: str) -> None:
-        self.name = ids.check(name, "network namespace's name")
+        self.name: str = ids.check(name, "network namespace's name")
 
     @classmethod
     def make(cls, name: str | None = None) -> Self:
@@ -119,6 +119,7 @@ class NetworkNamespace(Network):
 
     @property
     def path(self) -> str:
+        """Where it is bound: a path for ``network=``."""
         return f"{NAMES}/{self.name}"
 
     def connect(self) -> Connection:
@@ -224,7 +225,7 @@ class Space:
         self._descriptors = _Descriptors()
         _ffi.network_make(self._descriptors.struct)
         self._sockets, _ = self._count()
-        self.released = 0.0
+        self.released: float = 0.0
 
     @property
     def fd(self) -> int:
@@ -270,10 +271,10 @@ class NetworkPool(Network):
     def __init__(self, size: int | None = None) -> None:
         if size is not None and (type(size) is not int or size < 1):
             raise InvalidOption(f"size must be a whole number from 1 on, not {size!r:.200}")
-        self.size = IDLE_PER_PROCESSOR * len(os.sched_getaffinity(0)) if size is None else size
-        self.made = 0
+        self.size: int = IDLE_PER_PROCESSOR * len(os.sched_getaffinity(0)) if size is None else size
+        self.made: int = 0
         """How many namespaces were made so far …"""
-        self.reused = 0
+        self.reused: int = 0
         """… and how often one was used again."""
         self._idle: deque[Space] = deque()  # the one that was given back first is on the left; its methods are atomic
         self._closed = False

@@ -27,9 +27,9 @@ class Step:
     __slots__ = ("id", "name", "runtime")
 
     def __init__(self, name: str, id: str, runtime: str) -> None:
-        self.name = name
-        self.id = id
-        self.runtime = runtime
+        self.name: str = name
+        self.id: str = id
+        self.runtime: str = runtime
 
     def __repr__(self) -> str:
         return f"Step({self.name!r}, {self.id!r}, {self.runtime!r})"

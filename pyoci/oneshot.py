@@ -70,7 +70,7 @@ if TYPE_CHECKING:
         on_start: Callable[[], object] | None
 
 
-class CompletedProcess(subprocess.CompletedProcess):  # type: ignore[type-arg]
+class CompletedProcess(subprocess.CompletedProcess["Any"]):
     """What subprocess.run returns, and more. ``returncode`` is the container's exit code, ``-N`` if signal N killed it (None: nobody knows);
     127: there is no such program in the container, 126: it cannot be executed.
 
@@ -120,7 +120,7 @@ class RunTimeout(Timeout, subprocess.TimeoutExpired):  # type: ignore[misc]
 
     def __init__(self, args: Sequence[str], timeout: float, stdout: Any, stderr: Any) -> None:
         Timeout.__init__(self, f"{list(args)!r} took longer than {timeout:g} s; its container was killed", timeout)
-        self.cmd = list(args)
+        self.cmd: list[str] = list(args)
         self.stdout = stdout
         self.stderr = stderr
 
@@ -142,7 +142,7 @@ class Stdio(Pump):
         self._words = bytearray()  # the runtime's, on their way to an stderr that is not captured
         self._started = False
         self._theirs: list[Descriptor] = []
-        self.fds = [-1, -1, -1]
+        self.fds: list[int] = [-1, -1, -1]
         if input is None:
             # Nothing by default, rather than ours: a container is no part of our terminal's session.
             self.fds[0] = descriptor(DEVNULL if stdin is None else stdin, 0)
@@ -196,8 +196,8 @@ class Text:
     """How output is told: as bytes, or as text as subprocess decodes it."""
 
     def __init__(self, text: bool, encoding: str | None, errors: str | None) -> None:
-        self.encoding = encoding or ("utf-8" if text or errors else None)
-        self.errors = errors or "strict"
+        self.encoding: str | None = encoding or ("utf-8" if text or errors else None)
+        self.errors: str = errors or "strict"
 
     def encode(self, input: bytes | str | None) -> bytes | None:
         if isinstance(input, str):
@@ -351,7 +351,7 @@ class New:
     __slots__ = ("_args", "_host", "_options", "_template", "id")
 
     def __init__(self, host: Host, id: str, template: Template, options: Options, args: Sequence[str]) -> None:
-        self.id = id
+        self.id: str = id
         self._host = host
         self._template = template
         self._options = options

@@ -134,30 +134,31 @@ class Options:
         console_socket: str | os.PathLike[str] | None = None,
         stdio: Sequence[int] = NULL_STDIO,
     ) -> None:
-        self.stdin = stdin is True
-        self.stdio = stdio
-        self.tty = tty if tty is None else boolean("tty", tty)
-        self.monitor = monitor if monitor == "conmon" else one_of("monitor", monitor, MONITORS)
-        self.bound = boolean("bound", bound) or self.monitor == DIRECT
+        self.stdin: bool = stdin is True
+        self.stdio: Sequence[int] = stdio
+        self.tty: bool | None = tty if tty is None else boolean("tty", tty)
+        self.monitor: str = monitor if monitor == "conmon" else one_of("monitor", monitor, MONITORS)
+        self.bound: bool = boolean("bound", bound) or self.monitor == DIRECT
         plain = stdin is None or type(stdin) is bool
-        self.streams = None if plain and stdout is None and stderr is None else _streams(stdin, stdout, stderr, tty, log_driver)
+        is_plain = plain and stdout is None and stderr is None
+        self.streams: tuple[Any, Any, Any] | None = None if is_plain else _streams(stdin, stdout, stderr, tty, log_driver)
         """What the container's stdio are to be, if they are ours; see ``streams.Stdio``."""
-        self.log_driver = _log_driver(log_driver if self.streams is None or monitor != "conmon" else "passthrough", monitor)
-        self.log_path = None if log_path is None else _log_path(log_path, self.log_driver)
-        self.log_size_max = _size(log_size_max)
-        self.sync_log = boolean("sync_log", sync_log)
-        self.log_level = log_level if log_level is None else one_of("log_level", log_level, LOG_LEVELS)
-        self.mount_namespace = None if mount_namespace is None else boolean("mount_namespace", mount_namespace)
-        self.no_pivot = boolean("no_pivot", no_pivot)
-        self.no_new_keyring = boolean("no_new_keyring", no_new_keyring)
+        self.log_driver: str = _log_driver(log_driver if self.streams is None or monitor != "conmon" else "passthrough", monitor)
+        self.log_path: str | None = None if log_path is None else _log_path(log_path, self.log_driver)
+        self.log_size_max: int = _size(log_size_max)
+        self.sync_log: bool = boolean("sync_log", sync_log)
+        self.log_level: str | None = log_level if log_level is None else one_of("log_level", log_level, LOG_LEVELS)
+        self.mount_namespace: bool | None = None if mount_namespace is None else boolean("mount_namespace", mount_namespace)
+        self.no_pivot: bool = boolean("no_pivot", no_pivot)
+        self.no_new_keyring: bool = boolean("no_new_keyring", no_new_keyring)
         listening = [] if listen_fds is False else _listen_fds(listen_fds)
-        self.listen_names = [name for _, name in listening]
+        self.listen_names: list[str] = [name for _, name in listening]
         """Of the first of ``passed_fds``, those for socket activation."""
-        self.passed_fds = open_fds("listen_fds", [fd for fd, _ in listening]) + open_fds("preserve_fds", preserve_fds)
+        self.passed_fds: list[int] = open_fds("listen_fds", [fd for fd, _ in listening]) + open_fds("preserve_fds", preserve_fds)
         """What the container gets, from 3 on."""
-        self.notify_socket = None if notify_socket is False else _notify_socket(notify_socket)
-        self.network = None if network is None else _network(network)
-        self.console_socket = None if console_socket is None else _console_socket(console_socket, monitor)
+        self.notify_socket: str | None = None if notify_socket is False else _notify_socket(notify_socket)
+        self.network: Network | None = None if network is None else _network(network)
+        self.console_socket: str | None = None if console_socket is None else _console_socket(console_socket, monitor)
 
     def __setattr__(self, name: str, value: object) -> None:
         if hasattr(self, name):

@@ -38,7 +38,7 @@ class Descriptor:
     __slots__ = ("fd",)
 
     def __init__(self, fd: int) -> None:
-        self.fd = fd
+        self.fd: int = fd
 
     def close(self) -> None:
         fd, self.fd = self.fd, -1
@@ -194,11 +194,11 @@ class Stat:
     __slots__ = ("exit_code", "ppid", "session", "start_time", "state")
 
     def __init__(self, state: str, ppid: int, session: int, start_time: int, exit_code: int | None) -> None:
-        self.state = state
-        self.ppid = ppid
-        self.session = session
-        self.start_time = start_time
-        self.exit_code = exit_code
+        self.state: str = state
+        self.ppid: int = ppid
+        self.session: int = session
+        self.start_time: int = start_time
+        self.exit_code: int | None = exit_code
 
 
 def read_stat(pid: int) -> Stat | None:
@@ -248,8 +248,8 @@ class Output:
     __slots__ = ("stderr", "stdout")
 
     def __init__(self, stdout: bytes, stderr: bytes) -> None:
-        self.stdout = stdout
-        self.stderr = stderr
+        self.stdout: bytes = stdout
+        self.stderr: bytes = stderr
 
 
 def returncode_of(exit: tuple[int, int]) -> int:
@@ -357,9 +357,9 @@ class Identity:
     __slots__ = ("inode", "pid", "start_time")
 
     def __init__(self, pid: int, start_time: int, inode: int) -> None:
-        self.pid = pid
-        self.start_time = start_time
-        self.inode = inode
+        self.pid: int = pid
+        self.start_time: int = start_time
+        self.inode: int = inode
 
     @classmethod
     def of(cls, process: Process) -> Self | None:

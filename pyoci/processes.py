@@ -19,13 +19,13 @@ class Seen:
     __slots__ = ("args", "pid", "pid_inside", "ppid", "seconds", "state", "uid")
 
     def __init__(self, pid: int, ppid: int, pid_inside: int, uid: int, state: str, seconds: float, args: list[str]) -> None:
-        self.pid = pid
-        self.ppid = ppid
-        self.pid_inside = pid_inside
-        self.uid = uid
-        self.state = state
-        self.seconds = seconds
-        self.args = args
+        self.pid: int = pid
+        self.ppid: int = ppid
+        self.pid_inside: int = pid_inside
+        self.uid: int = uid
+        self.state: str = state
+        self.seconds: float = seconds
+        self.args: list[str] = args
 
 
 def of(life: Life) -> list[Seen]:

@@ -34,12 +34,12 @@ class Metrics:
     """The metrics, in one registry; from now on they count. Raises ValueError when the registry has them already."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self.started = Counter("pyoci_containers_started", "Containers that were started", ["runtime"], registry=registry)
-        self.failures = Counter("pyoci_failures", "Steps that ended with an exception", ["runtime", "step", "error"], registry=registry)
-        self.oom_killed = Counter("pyoci_containers_oom_killed", "Containers that ran out of memory", ["runtime"], registry=registry)
-        self.seconds = Histogram("pyoci_step_seconds", "How long steps took", ["runtime", "step"], buckets=BUCKETS, registry=registry)
-        self.in_progress = Gauge("pyoci_steps_in_progress", "Steps that go on now", ["runtime", "step"], registry=registry)
-        self.launchers = Gauge("pyoci_launcher_containers", "Containers of launchers", ["launcher", "state"], registry=registry)
+        self.started: Counter = Counter("pyoci_containers_started", "Containers that were started", ["runtime"], registry=registry)
+        self.failures: Counter = Counter("pyoci_failures", "Steps that ended with an exception", ["runtime", "step", "error"], registry=registry)
+        self.oom_killed: Counter = Counter("pyoci_containers_oom_killed", "Containers that ran out of memory", ["runtime"], registry=registry)
+        self.seconds: Histogram = Histogram("pyoci_step_seconds", "How long steps took", ["runtime", "step"], buckets=BUCKETS, registry=registry)
+        self.in_progress: Gauge = Gauge("pyoci_steps_in_progress", "Steps that go on now", ["runtime", "step"], registry=registry)
+        self.launchers: Gauge = Gauge("pyoci_launcher_containers", "Containers of launchers", ["launcher", "state"], registry=registry)
         self._end = observe(self._begin)
 
     def close(self) -> None:

@@ -64,11 +64,11 @@ class Pruned:
 
     def __init__(self, kind: Kind, id: str, name: str, why: str, *, parts: Iterable[str] = (), status: ExitStatus | None = None) -> None:
         self.kind = kind
-        self.id = id
-        self.name = name
-        self.why = why
-        self.parts = tuple(parts)
-        self.status = status
+        self.id: str = id
+        self.name: str = name
+        self.why: str = why
+        self.parts: tuple[str, ...] = tuple(parts)
+        self.status: ExitStatus | None = status
         self.error: Exception | None = None
 
     def __repr__(self) -> str:

@@ -96,12 +96,12 @@ class Runtime:
     __slots__ = ("extra_args", "global_args", "name", "path", "root")
 
     def __init__(self, path: str, root: str, extra_args: Sequence[str] = ()) -> None:
-        self.path = path
-        self.name = os.path.basename(path)
-        self.root = root
-        self.extra_args = list(extra_args)
+        self.path: str = path
+        self.name: str = os.path.basename(path)
+        self.root: str = root
+        self.extra_args: list[str] = list(extra_args)
         # A state root of our own: no id of another tool is in the way of ours, and nothing that we delete can be theirs.
-        self.global_args = ["--root", root, *extra_args]
+        self.global_args: list[str] = ["--root", root, *extra_args]
 
     def argv(self, verb: str, *args: str) -> list[str]:
         return [self.name, *self.global_args, verb, *args]

@@ -49,12 +49,12 @@ class Session:
     __slots__ = ("_told_pid", "base", "failure", "id", "life", "ours", "process", "program", "refusal", "runtime", "status", "told")
 
     def __init__(self, life: Life, id: str, runtime: Process, *, program: str | None = None) -> None:
-        self.life = life
-        self.id = id
-        self.base = f"{life.directory}/execs/{id}"
-        self.runtime = runtime
-        self.program = program
-        self.ours = program is not None
+        self.life: Life = life
+        self.id: str = id
+        self.base: str = f"{life.directory}/execs/{id}"
+        self.runtime: Process = runtime
+        self.program: str | None = program
+        self.ours: bool = program is not None
         self.process: Process | None = None
         self.told: tuple[int, int] | None = None
         self._told_pid = 0

@@ -98,8 +98,8 @@ class SealedCopy:
     __slots__ = ("file", "mark")
 
     def __init__(self, path: str, mark: tuple[int, ...] = ()) -> None:
-        self.mark = mark
-        self.file = Descriptor(_memory_file())
+        self.mark: tuple[int, ...] = mark
+        self.file: Descriptor = Descriptor(_memory_file())
         source = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         with source:
             while os.sendfile(self.file.fd, source.fd, None, 1 << 24):

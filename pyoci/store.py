@@ -53,9 +53,9 @@ class Store:
 
     def __init__(self, directory: str) -> None:
         check_directory(directory)
-        self.directory = directory
-        self.containers = f"{directory}/containers"
-        self.exits = f"{directory}/exits"
+        self.directory: str = directory
+        self.containers: str = f"{directory}/containers"
+        self.exits: str = f"{directory}/exits"
 
     def prepare(self) -> None:
         """Makes the directories, closed to others. Raises StateDirError when that fails or when they belong to somebody else."""

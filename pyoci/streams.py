@@ -66,7 +66,7 @@ class Stdio:
     def __init__(self, stdin: Any, stdout: Any, stderr: Any) -> None:
         self._far: list[Descriptor] = []
         self.ends: list[Descriptor | None] = [None, None, None]
-        self.fds = [-1, -1, -1]
+        self.fds: list[int] = [-1, -1, -1]
         for number, wanted in enumerate((stdin, stdout, stderr)):
             if type(wanted) is int and wanted == STDOUT and number == 2:
                 self.fds[2] = self.fds[1]

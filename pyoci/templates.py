@@ -38,8 +38,8 @@ class Template:
         linux = config.get("linux") or {}
         annotations = config.get("annotations") or {}
         pid_namespace = next((n for n in linux.get("namespaces") or () if n.get("type") == "pid"), None)
-        self.config = config
-        self.bundle = bundle
+        self.config: dict[str, Any] = config
+        self.bundle: str | None = bundle
         self.cgroups_path: str | None = linux.get("cgroupsPath") or None
         # Only if it is new: killing init then ends everything in it (pid_namespaces(7)).
         self.record: dict[str, Any] = {

@@ -33,9 +33,9 @@ class Wait:
     __slots__ = ("deadline", "read", "write")
 
     def __init__(self, read: Sequence[int], write: Sequence[int] = (), deadline: int = NEVER) -> None:
-        self.read = read
-        self.write = write
-        self.deadline = deadline
+        self.read: Sequence[int] = read
+        self.write: Sequence[int] = write
+        self.deadline: int = deadline
 
 
 def deadline_in(timeout: float | None) -> int:

@@ -86,8 +86,8 @@ class Member:
     __slots__ = ("channel", "life")
 
     def __init__(self, life: Life, channel: Descriptor) -> None:
-        self.life = life
-        self.channel = channel
+        self.life: Life = life
+        self.channel: Descriptor = channel
 
     def give_up(self) -> Operation[None]:
         try:
@@ -102,8 +102,8 @@ class Waiter:
     __slots__ = ("bell", "error", "is_served", "member")
 
     def __init__(self) -> None:
-        self.bell = Descriptor(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-        self.is_served = False
+        self.bell: Descriptor = Descriptor(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        self.is_served: bool = False
         self.member: Member | None = None
         self.error: BaseException | None = None
 
@@ -189,9 +189,9 @@ class PoolBase:
 
         Raises InvalidOption and what the options of ``pyoci.run`` raise; nothing is started by then."""
         processors = len(os.sched_getaffinity(0))
-        self.size = count("size", size, 2 * processors)
-        self.max_starting = count("max_starting", max_starting, STARTING_PER_PROCESSOR * processors)
-        self.when_empty = one_of("when_empty", when_empty, ("create", "wait"))
+        self.size: int = count("size", size, 2 * processors)
+        self.max_starting: int = count("max_starting", max_starting, STARTING_PER_PROCESSOR * processors)
+        self.when_empty: str = one_of("when_empty", when_empty, ("create", "wait"))
         self._host, self._template, how = oneshot.prepared([f"/proc/self/fd/{PROGRAM_FD}"], **template)
         name = self._host.runtime.name
         if name not in shortcuts.KNOWN:

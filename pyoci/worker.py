@@ -32,12 +32,12 @@ class Worker:
 
     def __init__(self, name: str, turn: Callable[[Many], bool], close: Callable[[], object]) -> None:
         self.told: deque[tuple[str, Any]] = deque()
-        self.lock = threading.Lock()
+        self.lock: threading.Lock = threading.Lock()
         self.close = close
         self._turn = turn
         self._bell = Descriptor(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self._owner = os.getpid()
-        self.thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self.thread: threading.Thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self) -> None:
         """Not in the constructor: ``turn`` may need this object at its owner's."""

@@ -88,7 +88,7 @@ class Life(Ours):
     def __init__(self, runtime: OCIRuntime, name: str = PYOCI, **options: Unpack[CreateOptions]) -> None:
         self.name = name
         self.runtime = runtime
-        self.spec = config_of()
+        self.spec: dict[str, Any] = config_of()
         self.options = options
 
     def live(self) -> Mapping[str, float]:
@@ -129,7 +129,7 @@ class Command:
     def __init__(self, name: str, argv: Sequence[str]) -> None:
         self.name = name
         self.argv = argv
-        self.path = runtimes.find_executable(argv[0])
+        self.path: str = runtimes.find_executable(argv[0])
         self._env = _ffi.environment_block(conmon.environment(os.environ))
 
     def words(self) -> list[str]:
@@ -203,7 +203,7 @@ class Threads:
     """As many ways as there are, each in a thread that only waits for it."""
 
     def __init__(self, ways: Sequence[Way]) -> None:
-        self.name = ways[0].name
+        self.name: str = ways[0].name
         self._ways = ways
 
     def live(self, until: float) -> list[float]:

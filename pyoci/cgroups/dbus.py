@@ -52,7 +52,7 @@ class Connection:
 
     def __init__(self, peer: bool) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        self.peer = peer
+        self.peer: bool = peer
         self.signals: deque[Message] = deque(maxlen=1000)
         self._parser = jeepney().Parser()
         self._serial = 0

@@ -16,8 +16,8 @@ class Cgroups:
     __slots__ = ("layout", "mounts", "points")
 
     def __init__(self, mounts: dict[str, str]) -> None:
-        self.mounts = mounts
-        self.points = sorted(set(mounts.values()))
+        self.mounts: dict[str, str] = mounts
+        self.points: list[str] = sorted(set(mounts.values()))
         legacy = any(key != V2 for key in mounts)
         self.layout = ("hybrid" if V2 in mounts else "v1") if legacy else ("v2" if V2 in mounts else "none")
 

@@ -97,12 +97,12 @@ class Place:
         conmon: str | None = None,
         unit: str | None = None,
     ) -> None:
-        self.spec = spec
-        self.container = container
-        self.scope = scope
-        self.own = own
-        self.conmon = conmon
-        self.unit = unit
+        self.spec: str | None = spec
+        self.container: str | None = container
+        self.scope: str | None = scope
+        self.own: str | None = own
+        self.conmon: str | None = conmon
+        self.unit: str | None = unit
 
     @property
     def is_entered(self) -> bool:
@@ -177,7 +177,7 @@ class Manager:
             raise InvalidOption(f"strict_cgroups must be True or False, not {strict!r}")
         self.name = name
         self.conmon = conmon
-        self.strict = strict
+        self.strict: bool = strict
         self._parent = None if parent is None else check_parent(name, parent)
         self._hierarchies: Cgroups | None = None
         self._systemd: Systemd | None = None

@@ -26,10 +26,10 @@ class Described:
     def __init__(self, name: str) -> None:
         from pyoci.cli import VERBS, parser_of
 
-        self.name = name
-        self.summary = VERBS[name]
+        self.name: str = name
+        self.summary: str = VERBS[name]
         self.options: list[tuple[list[str], str, bool, list[str]]] = []
-        self.has_ids = False
+        self.has_ids: bool = False
         self.choices: list[str] = []
         for action in parser_of(name)._actions:
             choices = [str(choice) for choice in action.choices or ()]

@@ -91,8 +91,8 @@ class Log:
 
     def __init__(self) -> None:
         self.path: str | None = None
-        self.json = False
-        self.debug = False
+        self.json: bool = False
+        self.debug: bool = False
 
     def configure(self, given: Given) -> None:
         format = given.text("log-format") or "text"

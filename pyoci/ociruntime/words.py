@@ -74,14 +74,14 @@ class Verb:
         mixed: bool = True,
         spread: bool = True,
     ) -> None:
-        self.shape = shape
-        self.about = about
-        self.options = options or {}
-        self.least = least
-        self.most = most
-        self.lacking = lacking
-        self.mixed = mixed
-        self.spread = spread
+        self.shape: str = shape
+        self.about: str = about
+        self.options: Options = options or {}
+        self.least: int = least
+        self.most: int = most
+        self.lacking: Sequence[str] = lacking
+        self.mixed: bool = mixed
+        self.spread: bool = spread
 
 
 MANY = 1 << 20
