@@ -212,6 +212,12 @@ def launch(runtime: pyoci.OCIRuntime, _: Build) -> None:
             pass
 
 
+def warm(runtime: pyoci.OCIRuntime, _: Build) -> None:
+    with pyoci.WarmPool(size=3, runtime=runtime) as pool:
+        while True:
+            pyoci.run(["true"], pool=pool)
+
+
 def lives(runtime: pyoci.OCIRuntime, build: Build) -> None:
     while True:
         container = runtime.create(build("sleep", "100"), "job")
@@ -235,7 +241,7 @@ def test_row_8_the_process_killed_at_any_point(
     dice = random.Random(8)
     with living(runtime, build):
         before = audit.everything(runtime.state_dir)
-        for script in (run, run_direct, launch, lives, execs):
+        for script in (run, run_direct, launch, warm, lives, execs):
             for _ in range(100 if LONG else 5):
                 killed_creator(runtime, build, script, after=dice.uniform(0, 0.15))
                 pruned(runtime.prune())
