@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks import throughput
-from benchmarks.sections import SECTIONS
+from benchmarks.sections import EXTRA, SECTIONS
 from benchmarks.ways import FLOOR
 from pyoci.bench import tables
 
@@ -54,6 +54,17 @@ def readme(figures: Mapping[str, Any], images: Mapping[str, str]) -> Iterator[st
         yield from _alone(found["runtimes"])
         yield ""
         yield from _together(found["runtimes"])
+        yield from _memory(found["runtimes"])
+        for name, sections in found["runtimes"].items():
+            for section in ("exec", *EXTRA):
+                if section in sections:
+                    yield f"{name}: {SECTIONS[section].about}"
+                    yield ""
+                    yield from SECTIONS[section].report(sections[section])
+                    yield ""
+        for section, seen in found["sections"].items():
+            yield from SECTIONS[section].report(seen)
+            yield ""
     for title, path in images.items():
         yield ""
         yield f"![{title}]({path})"
@@ -96,6 +107,21 @@ def _together(runtimes: Mapping[str, Any]) -> Iterator[str]:
         if "throughput" in sections:
             by_count = sections["throughput"]["in flight"]
             yield from tables.table(*_rates(name, by_count))
+            yield ""
+
+
+def _memory(runtimes: Mapping[str, Any]) -> Iterator[str]:
+    seen = {name: sections["memory"] for name, sections in runtimes.items() if "memory" in sections}
+    for what, title in (
+        ("alive", "memory of a living container, without its own processes, MB"),
+        ("peaks", "peak of the program that leads a life, MB"),
+    ):
+        rows: dict[str, dict[str, str]] = {}
+        for name, found in seen.items():
+            for way, size in found[what].items():
+                rows.setdefault(_general(way, name), {})[name] = f"{size / 1e6:.1f}"
+        if rows:
+            yield from tables.table([title, *seen], [[way, *(row.get(name, "") for name in seen)] for way, row in rows.items()])
             yield ""
 
 

@@ -20,7 +20,7 @@ from pyoci.bench.ways import DIRECT, PLAIN, PODMAN, PYOCI
 from tests import audit
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--lives", "4", "--seconds", "0.05", "--concurrency", "1,3"]
+SMALL = ["--lives", "4", "--seconds", "0.05", "--concurrency", "2"]
 pytestmark = [pytest.mark.root, pytest.mark.once]
 
 
@@ -67,7 +67,7 @@ def test_every_way_has_led_its_lives(figures: dict[str, Any]) -> None:
         for seen in (sections["life"], *sections["throughput"]["in flight"].values()):
             assert wanted <= seen["ways"].keys()
             assert seen["failed"].keys() <= {PODMAN}  # another version's needs may be others
-        assert list(sections["throughput"]["in flight"]) == ["1", "3"]
+        assert list(sections["throughput"]["in flight"]) == ["2"]
         for way in wanted:
             life = sections["life"]["ways"][way]
             assert len(life["totals"]) == life["lives"] == 4
