@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.context import Context
 from benchmarks.ways import FLOOR, ByHand, Floor
 from pyoci.bench import measure, tables
-from pyoci.bench.ways import DIRECT, PLAIN, PYOCI, Life, Run, Way, bare_runtime, plain, podman
+from pyoci.bench.ways import DIRECT, PLAIN, PYOCI, Life, Run, Warm, Way, bare_runtime, plain, podman
 
 TARGETS = {PLAIN: {"crun": 1.05, "runc": 1.03}, PYOCI: {"crun": 0.72, "runc": 0.90}, DIRECT: {"crun": 0.45, "runc": 0.60}}
 """Of the whole life, by medians, to the floor's."""
@@ -22,6 +22,7 @@ def run(context: Context) -> dict[str, Any]:
             Life(runtime): lives,
             Life(plain(runtime), PLAIN): lives,
             Life(runtime, DIRECT, monitor="direct"): lives,
+            Warm(runtime): lives,
             Floor(runtime): lives,
             Run(runtime): lives,
             ByHand(runtime): lives,

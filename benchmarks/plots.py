@@ -8,16 +8,16 @@ from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.ways import BY_HAND, FLOOR
-from pyoci.bench.ways import DIRECT, PHASES, PLAIN, PODMAN, PYOCI, RUN
+from pyoci.bench.ways import DIRECT, PHASES, PLAIN, PODMAN, PYOCI, RUN, WARM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BARE = "bare runtime"
-WAYS = (PYOCI, DIRECT, PLAIN, RUN, FLOOR, BY_HAND, BARE, PODMAN)
+WAYS = (PYOCI, DIRECT, WARM, PLAIN, RUN, FLOOR, BY_HAND, BARE, PODMAN)
 # Okabe and Ito's colours, which most people can tell apart.
-COLOURS = dict(zip(WAYS, ("#0072B2", "#009E73", "#56B4E9", "#CC79A7", "#000000", "#E69F00", "#999999", "#D55E00"), strict=True))
+COLOURS = dict(zip(WAYS, ("#0072B2", "#009E73", "#882255", "#56B4E9", "#CC79A7", "#000000", "#E69F00", "#999999", "#D55E00"), strict=True))
 PHASE_COLOURS = dict(zip((*PHASES, "total"), ("#0072B2", "#56B4E9", "#F0E442", "#E69F00", "#BBBBBB"), strict=True))
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "pyoci",
@@ -74,7 +74,7 @@ def _general(way: str, runtime: str) -> str:
 
 def _style(way: str, runtime: str) -> dict[str, Any]:
     name = _general(way, runtime)
-    return {"label": name, "color": COLOURS.get(name, "#882255"), "linestyle": "--" if name in (FLOOR, BY_HAND, BARE, PODMAN) else "-"}
+    return {"label": name, "color": COLOURS.get(name, "#666666"), "linestyle": "--" if name in (FLOOR, BY_HAND, BARE, PODMAN) else "-"}
 
 
 def throughput(seen: Mapping[str, Any]) -> Figure:

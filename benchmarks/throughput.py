@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.context import Context
 from benchmarks.ways import FLOOR, ByHand, Floor
 from pyoci.bench import measure, tables
-from pyoci.bench.ways import DIRECT, PLAIN, PODMAN, PYOCI, Crowd, Launched, Threads, bare_runtime, plain, podman
+from pyoci.bench.ways import DIRECT, PLAIN, PODMAN, PYOCI, Crowd, Launched, Threads, WarmLaunched, bare_runtime, plain, podman
 
 TURNS = 3
 TARGETS: dict[str, dict[str, float]] = {PYOCI: {FLOOR: 1.3, PODMAN: 14}, DIRECT: {FLOOR: 2, PODMAN: 20}}
@@ -20,7 +20,7 @@ OWN_TARGET = 0.5e-3
 
 def run(context: Context) -> dict[str, Any]:
     runtime = context.runtime
-    ways = 7
+    ways = 8
     step = context.progress("many at once", len(context.counts) * TURNS * ways)
     found = {}
     for at_once in context.counts:
@@ -34,6 +34,7 @@ def run(context: Context) -> dict[str, Any]:
             add(Launched(PYOCI, at_once, runtime))
             add(Launched(PLAIN, at_once, plain(runtime)))
             add(Launched(DIRECT, at_once, runtime, "direct"))
+            add(WarmLaunched(at_once, runtime))
             add(Threads([Floor(runtime) for _ in range(at_once)]))
             add(Threads([ByHand(runtime) for _ in range(at_once)]))
             add(Threads([bare_runtime(runtime)] * at_once))

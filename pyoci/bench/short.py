@@ -11,7 +11,7 @@ from typing import Any
 from pyoci import __version__, rootfs, runtimes
 from pyoci.bench import measure, tables
 from pyoci.bench.place import temporary
-from pyoci.bench.ways import DIRECT, PLAIN, PODMAN, PYOCI, Crowd, Launched, Life, Run, Threads, Way, bare_runtime, plain, podman
+from pyoci.bench.ways import DIRECT, PLAIN, PODMAN, PYOCI, Crowd, Launched, Life, Run, Threads, Warm, WarmLaunched, Way, bare_runtime, plain, podman
 from pyoci.conmon import environment
 from pyoci.errors import NoRuntime
 from pyoci.runtime import OCIRuntime
@@ -60,7 +60,14 @@ def run(
 
 
 def _measure(runtime: OCIRuntime, seconds: float) -> dict[str, Any]:
-    ways: list[Way] = [Life(runtime), Life(plain(runtime), PLAIN), Life(runtime, DIRECT, monitor="direct"), Run(runtime), bare_runtime(runtime)]
+    ways: list[Way] = [
+        Life(runtime),
+        Life(plain(runtime), PLAIN),
+        Life(runtime, DIRECT, monitor="direct"),
+        Warm(runtime),
+        Run(runtime),
+        bare_runtime(runtime),
+    ]
     other = podman(runtime)
     if other is not None:
         ways.append(other)
@@ -74,6 +81,7 @@ def _measure(runtime: OCIRuntime, seconds: float) -> dict[str, Any]:
                 Launched(PYOCI, count, runtime),
                 Launched(PLAIN, count, plain(runtime)),
                 Launched(DIRECT, count, runtime, "direct"),
+                WarmLaunched(count, runtime),
                 Threads([bare_runtime(runtime) for _ in range(count)]),
             ]
             if other is not None and other.name not in alone["failed"]:

@@ -28,7 +28,7 @@ def test_figures_of_every_way(runtime: pyoci.OCIRuntime, state_dir: str) -> None
     assert done.stderr == ""
     figures = json.loads(done.stdout)
     found = figures["runtimes"][runtime.name]
-    ways = {"pyoci", "pyoci plain", "pyoci direct", f"{runtime.name} run"}
+    ways = {"pyoci", "pyoci plain", "pyoci direct", "pyoci warm", f"{runtime.name} run"}
     assert found["alone"]["ways"].keys() >= ways | {"pyoci.run"}
     for count, seen in found["together"].items():
         assert int(count) >= 1

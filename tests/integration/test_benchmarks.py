@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import plots
 from benchmarks.sections import EXTRA, SECTIONS
-from pyoci.bench.ways import DIRECT, PLAIN, PODMAN, PYOCI
+from pyoci.bench.ways import DIRECT, PLAIN, PODMAN, PYOCI, WARM
 from tests import audit
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def test_every_way_has_led_its_lives(figures: dict[str, Any]) -> None:
     assert found["failed"] == {}
     assert found["runtimes"]
     for name, sections in found["runtimes"].items():
-        wanted = {PYOCI, PLAIN, DIRECT, "floor", "conmon by hand", f"{name} run"}
+        wanted = {PYOCI, PLAIN, DIRECT, WARM, "floor", "conmon by hand", f"{name} run"}
         for seen in (sections["life"], *sections["throughput"]["in flight"].values()):
             assert wanted <= seen["ways"].keys()
             assert seen["failed"].keys() <= {PODMAN}  # another version's needs may be others
