@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -60,37 +60,41 @@ def run(
 
 
 def _measure(runtime: OCIRuntime, seconds: float) -> dict[str, Any]:
-    ways: list[Way] = [
-        Life(runtime),
-        Life(plain(runtime), PLAIN),
-        Life(runtime, DIRECT, monitor="direct"),
-        Warm(runtime),
-        Run(runtime),
-        bare_runtime(runtime),
-    ]
+    alone = _alone(runtime, seconds * ALONE_SHARE)
+    counts = (1, 2 * len(os.sched_getaffinity(0)))
+    rest = seconds * (1 - ALONE_SHARE) / len(counts)
+    return {"alone": alone, "together": {str(count): _together(runtime, count, rest, alone["failed"]) for count in counts}}
+
+
+def _alone(runtime: OCIRuntime, seconds: float) -> dict[str, Any]:
+    ways: list[Way] = [Life(runtime), Life(plain(runtime), PLAIN), Life(runtime, DIRECT, monitor="direct"), Warm(runtime), Run(runtime)]
+    ways.append(bare_runtime(runtime))
     other = podman(runtime)
     if other is not None:
         ways.append(other)
-    alone = measure.alone(ways, measure.rounds([way.name for way in ways], seconds * ALONE_SHARE, rare=[PODMAN]))
-    processors = len(os.sched_getaffinity(0))
-    counts = (1, 2 * processors)
-    at_once = {}
-    for count in counts:
-        with ExitStack() as ends:
-            crowds: list[Crowd] = [
-                Launched(PYOCI, count, runtime),
-                Launched(PLAIN, count, plain(runtime)),
-                Launched(DIRECT, count, runtime, "direct"),
-                WarmLaunched(count, runtime),
-                Threads([bare_runtime(runtime) for _ in range(count)]),
-            ]
-            if other is not None and other.name not in alone["failed"]:
-                crowds.append(Threads([other] * count))
-            for crowd in crowds:
-                ends.callback(crowd.close)
-            share = seconds * (1 - ALONE_SHARE) / len(counts) / len(crowds)
-            at_once[str(count)] = measure.together(crowds, 1, share)
-    return {"alone": alone, "together": at_once}
+    with ExitStack() as ends:
+        for way in ways:
+            ends.callback(way.close)
+        return measure.alone(ways, measure.rounds([way.name for way in ways], seconds, rare=[PODMAN]))
+
+
+def _together(runtime: OCIRuntime, count: int, seconds: float, failed: Mapping[str, str]) -> dict[str, Any]:
+    """``failed``: what need not be tried again."""
+    crowds: list[Crowd] = [
+        Launched(PYOCI, count, runtime),
+        Launched(PLAIN, count, plain(runtime)),
+        Launched(DIRECT, count, runtime, "direct"),
+        WarmLaunched(count, runtime),
+        Threads([bare_runtime(runtime)] * count),
+    ]
+    other = podman(runtime)
+    if other is not None:
+        crowds.append(Threads([other] * count))
+    with ExitStack() as ends:
+        for crowd in crowds:
+            ends.callback(crowd.close)
+        wanted = [crowd for crowd in crowds if crowd.name not in failed]
+        return measure.together(wanted, 1, seconds / len(crowds))
 
 
 def report(figures: dict[str, Any]) -> Iterator[str]:

@@ -15,9 +15,9 @@ SECONDS = 20.0
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = """\
-Measures lives of short containers on this machine, one at a time and many at once: pyoci's as it is, without shortcuts, without conmon and from a warm pool, beside
-those of the bare runtime and, where it is installed, of podman. All take turns, so that what else the machine does concerns all alike. "own cpu" is
-the processor time of pyoci itself for each container."""
+Measures lives of short containers on this machine, one at a time and many at once: pyoci's as it is, without shortcuts, without conmon and from a
+warm pool, beside those of the bare runtime and, where it is installed, of podman. All take turns, so that what else the machine does concerns all
+alike. "own cpu" is the processor time of pyoci itself for each container."""
     parser.epilog = "Examples:\n  pyoci bench\n  pyoci bench --runtime crun --seconds 60 --json"
     parser.add_argument("--seconds", type=float, default=SECONDS, metavar="N", help=f"about how long to measure (default: {SECONDS:g})")
     parser.add_argument("--runtime", action="append", choices=("crun", "runc"), help="only this one (repeatable; default: those that work here)")
