@@ -152,9 +152,20 @@ int po_epoll(int32_t epoll, const struct po_event *changes, uint32_t count, stru
         timeout = left < 0 ? 0 : left > INT32_MAX ? INT32_MAX : (int)left;
     }
     int ready = epoll_wait(epoll, events, (int)(size < 64 ? size : 64), timeout);
+    if (ready < 0)
+        return -errno;
+    /* A number can be another file's by now, while a process that some other thread is just starting has a copy of the old one, of which the
+       epoll goes on to tell until the exec: so each is looked at. */
+    struct pollfd seen[64];
     for (int i = 0; i < ready; i++)
-        ret_events[i] = (struct po_event){.fd = events[i].data.fd, .revents = (int16_t)events[i].events};
-    return ready < 0 ? -errno : ready;
+        seen[i] = (struct pollfd){.fd = events[i].data.fd, .events = (short)events[i].events};
+    if (ready > 0 && poll(seen, (nfds_t)ready, 0) < 0)
+        return -errno;
+    int told = 0;
+    for (int i = 0; i < ready; i++)
+        if (seen[i].revents && !(seen[i].revents & POLLNVAL))
+            ret_events[told++] = (struct po_event){.fd = seen[i].fd, .revents = seen[i].revents};
+    return told;
 }
 
 /*

@@ -253,3 +253,20 @@ def test_who_a_process_is() -> None:
     assert identity.find() is None
     identity.pid = (1 << 22) + 1
     assert identity.find() is None
+
+
+def test_an_epoll_does_not_take_a_file_for_the_one_that_had_its_number_before() -> None:
+    with select.epoll() as epoll:
+        old, writer = os.pipe()
+        copy = os.dup(old)  # as a process has it that another thread is just starting
+        os.write(writer, b"x")
+        watching = _ffi.Epoll(epoll.fileno())
+        assert list(watching.wait([(old, _ffi.POLLIN, False)], 0)) == [old]
+        os.close(old)
+        new, other = os.pipe()
+        assert new == old
+        assert list(watching.wait([(new, _ffi.POLLIN, True)], 0)) == []
+        os.write(other, b"y")
+        assert set(watching.wait((), 0)) == {new}
+        for fd in (copy, new, writer, other):
+            os.close(fd)
