@@ -267,3 +267,25 @@ def test_asyncio(runtime: pyoci.OCIRuntime) -> None:
     assert max(starting for starting, _ in seen) <= 2
     assert max(starting + running for starting, running in seen) <= 3
     assert seen[-1] == (0, 0)
+
+
+@pytest.mark.parametrize("monitor", ["conmon", "direct"])
+def test_what_lives_holds_three_descriptors_and_nothing_wakes(launcher: Callable[..., pyoci.Launcher], monitor: str) -> None:
+    pool = launcher(monitor=monitor, max_running=16)
+    assert pool.submit(["true"]).result(20).returncode == 0  # what is made once, and kept
+    started = threading.Semaphore(0)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(8):
+        pool.submit(LONG, on_start=started.release)
+    for _ in range(8):
+        assert started.acquire(timeout=20)
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before + 8 * 3)
+
+    def woken() -> str:
+        with open(f"/proc/self/task/{pool._worker.thread.native_id}/status") as status:
+            return next(line for line in status if line.startswith("voluntary"))
+
+    time.sleep(0.2)
+    asleep = woken()
+    time.sleep(0.5)
+    assert woken() == asleep
