@@ -171,7 +171,9 @@ def create_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pid-file", metavar="FILE", help="write the pid of its first process there")
     tools = parser.add_argument_group("who runs it")
     tools.add_argument("--runtime", metavar="NAME|PATH", help="crun, runc or a path; else the fastest that works on this host")
-    tools.add_argument("--runtime-arg", action="append", default=[], metavar="ARG", help="one more argument of each call of the runtime (repeatable)")
+    tools.add_argument(
+        "--runtime-arg", action="append", default=[], metavar="ARG", help="one more argument of each call of the runtime: --runtime-arg=--debug"
+    )
     tools.add_argument("--conmon", default="conmon", metavar="NAME|PATH")
     tools.add_argument("--create-timeout", type=float, metavar="SECONDS", help="a create that takes longer has failed")
     tools.add_argument("--no-shortcuts", action="store_true", help="always use the runtime's own commands, if they take longer")

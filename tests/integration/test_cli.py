@@ -276,6 +276,49 @@ def test_create_start_pause_resume_stop(where: list[str], tmp_path: Path) -> Non
     assert pyoci_command("delete", *at, "-f", "one", "two").stdout == b"one\ntwo\n"
 
 
+@pytest.mark.root
+def test_options_of_create(where: list[str], tmp_path: Path) -> None:
+    at = where[:2]
+    log = tmp_path / "log"
+    options = ["--log-path", str(log), "--log-size-max", "1M", "--sync-log", "--log-level", "error", "--log-driver", "k8s-file", "--no-shortcuts"]
+    options += [
+        "--cgroup-manager",
+        "cgroupfs",
+        "--conmon-cgroup",
+        "shared",
+        "--strict-cgroups",
+        "--create-timeout",
+        "30",
+    ]
+    options += ["--conmon", "conmon", "--mount-namespace", "--no-new-keyring", "--preserve-fds", "1", "--read-write", "--name", "many"]
+    given = os.open(tmp_path / "given", os.O_RDWR | os.O_CREAT)
+    os.write(given, b"preserved")
+    os.lseek(given, 0, os.SEEK_SET)
+    argv = [sys.executable, "-m", "pyoci", "create", *where, *options, "--", "sh", "-c", "cat <&3"]
+
+    def third() -> None:
+        os.dup2(given, 3)
+
+    try:
+        made = subprocess.run(argv, preexec_fn=third, close_fds=False, capture_output=True, timeout=60, check=False)
+        assert (made.returncode, made.stdout) == (0, b"many\n"), made.stderr
+        assert pyoci_command("start", *at, "-A", "many").stdout == b"preserved"
+        assert log.read_text().endswith("P preserved\n")
+        assert pyoci_command("delete", *at, "many").returncode == 0
+        assert log.exists()
+    finally:
+        os.close(given)
+    assert pyoci_command("run", *where, "--runtime-arg=--nonsense", "true").returncode == 125
+    assert pyoci_command("run", *where, "--conmon", "/nonexistent", "true").returncode == 125
+    assert pyoci_command("run", *where, "--preserve-fds", "99", "true").returncode == 125
+    assert pyoci_command("run", *where, "--notify-socket", "relative", "true").returncode == 125
+    assert pyoci_command("run", *where, "--listen-fds", "--rm", "true").returncode == 0
+    assert pyoci_command("run", *where, "-d", "--log-driver", "none", "--id", "mute", "true").returncode == 0
+    assert pyoci_command("wait", *at, "mute").stdout == b"0\n"
+    assert pyoci_command("logs", *at, "mute").returncode == 125
+    assert pyoci_command("delete", *at, "mute").returncode == 0
+
+
 def test_run_as_json(where: list[str]) -> None:
     done = pyoci_command("run", *where, "--json", "--", "sh", "-c", "echo out; echo err >&2; exit 3")
     told = json.loads(done.stdout)
