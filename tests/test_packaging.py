@@ -5,12 +5,16 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import venv
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+import pyoci
+from tests import trees
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("argparse", "asyncio", "dataclasses", "json", "logging", "pathlib", "pyoci._native", "subprocess", "typing")
@@ -119,6 +123,27 @@ def test_installed_command_works(installed: Path, tmp_path: Path) -> None:
     assert usage.startswith("usage: pyoci")
     for verb in ("run", "list", "doctor"):
         assert verb in usage
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("suite", "python"), [("bookworm", "3.11"), ("trixie", "3.13")])
+def test_wheel_installs_in_debian_without_a_compiler(built: Built, tmp_path: Path, suite: str, python: str) -> None:
+    """pip takes nothing but wheels, ours and cffi's, for that Python; the tree's own Python then uses them, with its own glibc."""
+    tree = trees.tree(suite)
+    with tempfile.TemporaryDirectory(prefix="wheel-", dir=tree / "tmp") as target:
+        kinds = [f"--platform={kind}_{os.uname().machine}" for kind in ("linux", "manylinux_2_17", "manylinux2014", "manylinux_2_28")]
+        abis = [f"--abi={abi}" for abi in (f"cp{python.replace('.', '')}", "abi3", "none")]
+        only = ("--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *abis, *kinds)
+        output(sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--target", target, *only, built.wheel, cwd=tmp_path)
+        program = """
+import sys
+import cffi, pyoci, pyoci._native
+assert pyoci._native.lib.po_socketpair(1, pyoci._native.ffi.new("int32_t[2]")) == 0
+print("%d.%d" % sys.version_info[:2], cffi.__file__, pyoci.__version__)
+"""
+        inside = f"/{Path(target).relative_to(tree)}"
+        found = output("chroot", tree, "env", f"PYTHONPATH={inside}", "PATH=/nonexistent", "/usr/bin/python3", "-c", program, cwd=tmp_path).split()
+    assert found == [python, f"{inside}/cffi/__init__.py", pyoci.__version__]
 
 
 def test_directory_named_as_the_package_hides_nothing(tmp_path: Path) -> None:
