@@ -12,15 +12,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyoci.ociruntime.words import Given
 
+CGROUPS = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}
+"""As runc's spec has it, for its users to edit."""
+
 
 def spec(given: Given) -> int:
     """config.json in the bundle: a shell on a terminal, in ``rootfs``."""
     bundle = given.text("bundle") or "."
     path = os.path.join(bundle, "config.json")
-    config = specs.build(["sh"], rootfs="rootfs", read_only=True, hostname="pyoci")
+    rootless = given.flag("rootless")
+    config = specs.build(["sh"], rootfs="rootfs", read_only=True, hostname="pyoci", mounts=[] if rootless else [CGROUPS])
     config["root"]["path"] = "rootfs"
     config["process"]["terminal"] = True
-    if given.flag("rootless"):
+    if rootless:
         from pyoci.rootless import adapt
 
         config = adapt(config)

@@ -158,7 +158,11 @@ def ps(given: Given, arguments: Sequence[str]) -> int:
     """The whole table is ps's own (ps(1)), of which the container's lines are kept."""
     format = _format(given)
     id, *options = arguments
-    pids = lifecycle.processes(common.load(given, id))
+    life = common.load(given, id)
+    try:
+        pids = lifecycle.processes(life)
+    except ContainerStateError:
+        pids = []  # as runc: of what has ended there are none
     if format == "json":
         print(json.dumps(pids))
         return 0
