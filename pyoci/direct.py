@@ -126,7 +126,10 @@ def launch(life: Life, first: Process, options: Options, namespace: Mounts | Non
     fds = (*options.stdio, *options.passed_fds)
     first.spawn(host.executable, argv, host.runtime_env(options.notify_socket), fds=fds, cwd=directory, process_group=True, mounts=namespace)
     if not (yield from ended(first, deadline)):
-        raise Timeout(f"creating {life.id!r} took longer than {host.create_timeout:g} s", host.create_timeout)
+        raise Timeout(
+            f"creating {life.id!r} took longer than {host.create_timeout:g} s, and was undone; raise create_timeout, or look at its hooks",
+            host.create_timeout,
+        )
     exit = first.reap() or (-1, 0)
     first.close()
     if exit != (0, 0):

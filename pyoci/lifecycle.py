@@ -459,7 +459,10 @@ def _sync_line(life: Life, fd: int, deadline: int) -> Operation[bytes | None]:
                 raise ProtocolError(f"creating {life.id!r}: conmon's message was cut off: {reader.received[:200]!r}", reader.received)
             return None
         if passed(deadline):
-            raise Timeout(f"creating {life.id!r} took longer than {life.host.create_timeout:g} s", life.host.create_timeout)
+            raise Timeout(
+                f"creating {life.id!r} took longer than {life.host.create_timeout:g} s, and was undone; raise create_timeout, or look at its hooks",
+                life.host.create_timeout,
+            )
 
 
 def _reap_first(life: Life, first: Process, deadline: int) -> Operation[tuple[int, int]]:
@@ -669,7 +672,9 @@ def state(life: Life) -> Operation[State]:
         if life.has_ended():
             yield from _back_to_configured(life)
             return "configured"
-        raise ContainerStateError(f"the runtime does not know {life.id!r} any more, but its init ({_pid(life)}) is alive", "unknown") from None
+        raise ContainerStateError(
+            f"the runtime does not know {life.id!r} any more, but its init ({_pid(life)}) is alive; delete it with force", "unknown"
+        ) from None
     status, _ = runtimes.parse_state(output.stdout, life.id)
     return "stopped" if life.init is not None and life.has_ended() else status
 

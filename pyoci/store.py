@@ -16,7 +16,7 @@ import json
 import os
 import stat
 
-from pyoci import _ffi, forks, ids
+from pyoci import _ffi, advice, forks, ids
 from pyoci.conmon import check_directory
 from pyoci.errors import ContainerExists, ContainerNotFound, DamagedRecord, Error, InvalidOption, StateDirError
 from pyoci.exits import read_small
@@ -73,13 +73,15 @@ class Store:
                 _ffi.mkdir(path, MODE)
                 return path
             except FileExistsError:
-                raise ContainerExists(f"the id {id!r} is taken: {path} exists; delete that container, or use another id") from None
+                raise ContainerExists(
+                    f"the id {id!r} is taken: {path} exists; delete that container (`pyoci prune`, if its creator has crashed), or use another id"
+                ) from None
             except FileNotFoundError:
                 if attempt == 2:
                     raise
                 self.prepare()
             except OSError as error:
-                raise StateDirError(error.errno, f"making {path}: {error.strerror}", path) from None
+                raise StateDirError(error.errno, f"making {path}: {error.strerror}{advice.on(str(error.strerror))}", path) from None
         raise AssertionError
 
     def ids(self) -> list[str]:
@@ -120,14 +122,14 @@ def write_file(path: str, content: bytes) -> None:
     try:
         _ffi.file_write(path, content)
     except OSError as error:
-        raise StateDirError(error.errno, str(error.args[1]), path) from None
+        raise StateDirError(error.errno, f"{error.args[1]}{advice.on(str(error.args[1]))}", path) from None
 
 
 def read_record(directory: str, id: str) -> dict[str, Any]:
     """The record of a container. Raises ContainerNotFound when there is none, Error when it is not one of ours."""
     found = read_small(f"{directory}/record.json", 1 << 20)
     if found is None:
-        raise ContainerNotFound(f"no container {id!r}: there is no {directory}/record.json")
+        raise ContainerNotFound(f"no container {id!r}: there is no {directory}/record.json (is it in another state directory?)")
     try:
         record = json.loads(found[0])
     except (ValueError, RecursionError) as error:

@@ -42,7 +42,7 @@ def test_run(runtime: pyoci.OCIRuntime, options: dict[str, Any], error: type[Exc
 
 def test_a_program_that_is_not_there(runtime: pyoci.OCIRuntime, build: Build) -> None:
     assert pyoci.run(["nosuch"], runtime=runtime).returncode == 127
-    with pytest.raises(pyoci.CreateError, match=r"creating 'job': the runtime failed: .*nosuch.*not found"):
+    with pytest.raises(pyoci.CreateError, match=r"(?s)creating 'job': the runtime failed: .*nosuch.*not found"):
         runtime.create(build("nosuch"), "job")
 
 

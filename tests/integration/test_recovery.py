@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ def killed_creator(runtime: pyoci.OCIRuntime, build: Build, script: Script, afte
             script(pyoci.OCIRuntime(runtime.runtime_path, state_dir=runtime.state_dir), build)
             os.write(done[1], b"!")
             signal.pause()
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
     os.close(begun[1])
@@ -339,6 +342,8 @@ container.delete(force=True)
     with subprocess.Popen(there, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         pid = int(other.stdout.readline())
+        while Path(f"/proc/{pid}/comm").read_text() != "sleep\n":
+            time.sleep(0.005)  # the runtime's init is on its way to the program
         # Here there is no such directory, and then one of a crashed creator.
         assert runtime.prune() == []
         killed_creator(runtime, build, lambda runtime, build: Path(runtime.state_dir, "containers", "job").mkdir())
