@@ -25,11 +25,9 @@ def attended(container: Container, *, interactive: bool, timeout: float | None =
     from pyoci import spec
 
     tty = bool(spec.load(container.directory)["process"].get("terminal"))
-    passing = Passing()
     try:
-        with passing, container.attach() as attachment, our_terminal(attachment.resize if tty else None, interactive):
+        with Passing(find=lambda: container._life), container.attach() as attachment, our_terminal(attachment.resize if tty else None, interactive):
             container.start()
-            passing.to(container._life.host.store, container.id)
 
             def unpack(packet: bytes) -> tuple[int, bytes]:
                 return (2 if packet[0] == 3 else 1), packet[1:]

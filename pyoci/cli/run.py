@@ -51,20 +51,16 @@ def main(options: argparse.Namespace) -> int:
 
 def at_once(options: argparse.Namespace, command: list[str]) -> int:
     """As ``pyoci.run``."""
+    from pyoci import ids, lifecycle
     from pyoci.cli.signals import Interrupted, Passing
     from pyoci.oneshot import run
     from pyoci.runtime import RuntimeBase
 
     host = RuntimeBase(**{**runtime_options(options), "log_driver": None, "sync_log": False})
     shown: dict[str, Any] = {} if options.json else {"stdout": None, "stderr": None}
-    passing = Passing()
-    id = options.id
-    if id is None:
-        from pyoci import ids
-
-        id = ids.new()
+    id = ids.new() if options.id is None else options.id
     try:
-        with passing:
+        with Passing(find=lambda: lifecycle.load(host._host.store, id)):
             done = run(
                 command,
                 **spec_options(options),
@@ -72,7 +68,6 @@ def at_once(options: argparse.Namespace, command: list[str]) -> int:
                 runtime=host,
                 timeout=options.timeout,
                 stdin=0 if options.interactive else None,
-                on_start=lambda: passing.to(host._host.store, id),
                 **shown,
             )
     except Interrupted as interrupt:

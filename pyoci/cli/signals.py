@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from pyoci.lifecycle import Life
-    from pyoci.store import Store
 
 PASSED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -27,19 +26,14 @@ class Interrupted(BaseException):
 
 
 class Passing:
-    """Within its block, signals go to ``send``, or to a container (``to``). One that comes before, that could not be passed on, that the container
-    has no handler for, or that comes again, is Interrupted."""
+    """Within its block, signals go to ``send``, or to the container that ``find`` finds by then. One that comes before its start, that could not be
+    passed on, that the container has no handler for, or that comes again, is Interrupted."""
 
-    def __init__(self, send: Callable[[int], object] | None = None) -> None:
+    def __init__(self, send: Callable[[int], object] | None = None, find: Callable[[], Life] | None = None) -> None:
         self._send = send
-        self._life: Life | None = None
+        self._find = find
         self._seen: set[int] = set()
         self._before: list[tuple[int, Any]] = []
-
-    def to(self, store: Store, id: str) -> None:
-        from pyoci import lifecycle
-
-        self._life = lifecycle.load(store, id)
 
     def __enter__(self) -> Self:
         self._before = [(number, signal.signal(number, self._handle)) for number in PASSED]
@@ -48,7 +42,6 @@ class Passing:
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before:
             signal.signal(number, handler)
-        self._life = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number in self._seen or not self._passed(number):
@@ -58,14 +51,17 @@ class Passing:
             self._seen.discard(number)
 
     def _passed(self, number: int) -> bool:
+        from pyoci import lifecycle
+
         try:
             if self._send is not None:
                 self._send(number)
                 return True
-            init = self._life.init if self._life is not None else None
-            if init is None or (self._life is not None and self._life.own_pid_namespace and not handles(init.pid, number)):
+            assert self._find is not None
+            life = self._find()
+            if life.init is None or lifecycle.is_created(life) or (life.own_pid_namespace and not handles(life.init.pid, number)):
                 return False
-            return init.signal(number)
+            return life.init.signal(number)
         except (Error, OSError):
             return False
 
