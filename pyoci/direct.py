@@ -70,13 +70,14 @@ def reap_group(leader: int) -> Operation[None]:
 
 
 def adopter(init: int) -> int:
-    """Who is the parent of a container's init now; 0 if that is neither this process nor one above it."""
+    """Who is the parent of a container's init now; 0 if that is neither this process nor one above it, nor process 1."""
     stat = read_stat(init)
     parent, above = stat.ppid if stat is not None else 0, os.getpid()
     while above not in (parent, 0):
         stat = read_stat(above)
         above = stat.ppid if stat is not None else 0
-    return above
+    # Who came into this pid namespace from outside (setns(2), as docker exec does) has nobody above here: process 1 takes the orphans.
+    return above or int(parent == 1)
 
 
 def reap_init(store: Store, id: str, began: float) -> Operation[None]:
