@@ -157,7 +157,7 @@ def test_metrics(runtime: pyoci.OCIRuntime, registry: CollectorRegistry) -> None
     metrics = prometheus.instrument(registry)
     try:
         with pyoci.Launcher(runtime=runtime, progress=metrics.progress("pool")) as pool:
-            jobs: list[Any] = [["true"], ["false"], pyoci.Job(["sleep", "100"], timeout=0.2), pyoci.Job(["true"], rootfs="/nonexistent")]
+            jobs: list[Any] = [["true"], ["false"], pyoci.Job(["sleep", "100"], timeout=2), pyoci.Job(["true"], rootfs="/nonexistent")]
             list(pool.map(jobs, return_exceptions=True))
     finally:
         metrics.close()
