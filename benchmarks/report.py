@@ -56,7 +56,7 @@ def readme(figures: Mapping[str, Any], images: Mapping[str, str]) -> Iterator[st
         yield from _together(found["runtimes"])
         yield from _memory(found["runtimes"])
         for name, sections in found["runtimes"].items():
-            for section in ("exec", *EXTRA):
+            for section in ("exec", "warm", *EXTRA):
                 if section in sections:
                     yield f"{name}: {SECTIONS[section].about}"
                     yield ""

@@ -353,6 +353,8 @@ def run(context: Context) -> dict[str, Any]:
 
 
 def report(found: dict[str, Any]) -> Iterator[str]:
+    yield f"Targets: {', '.join(f'{what}: {target:g}' for what, target in found['targets'].items())}"
+    yield ""
     monitors = {name: seen for name, seen in found.items() if name in ("conmon", "direct")}
     for monitor, seen in monitors.items():
         yield from table(["own ms each", *seen["own time each"]], [[monitor, *(ms(each, 2) for each in seen["own time each"].values())]])

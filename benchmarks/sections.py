@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks import execs, latency, life, memory, mounts, networks, placement, scale, throughput
+from benchmarks import execs, latency, life, memory, mounts, networks, placement, scale, throughput, warm
 from benchmarks.context import Section
 
 SECTIONS = {
     "life": Section("one container at a time: the whole life and each phase", life.run, life.report),
     "throughput": Section("many at once", throughput.run, throughput.report),
+    "warm": Section("from a claim of a warm container to its first instruction", warm.run, warm.report),
     "latency": Section("how soon an end is told", latency.run, latency.report),
     "memory": Section("memory of a living container, and of who leads a life", memory.run, memory.report),
     "exec": Section("exec in a running container", execs.run, execs.report),

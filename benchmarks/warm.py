@@ -1,29 +1,29 @@
-"""A warm pool: from the claim to the first instruction of the command, beside a container that is created for it; and how many containers per second
-a Launcher gets through one. python -m benchmarks.warm [--lives N] [--runtime NAME]."""
+"""A warm pool: from the claim to the first instruction of the command, beside a container that is created for it. How many containers per second a
+Launcher gets through one is told by the section ``throughput``."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import platform
 import struct
 import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 
 import pyoci
-from pyoci import runtimes
-from tests import hosts
+from benchmarks.context import Context
+from pyoci.bench.measure import percentiles
+from pyoci.bench.tables import ms, table
+from pyoci.bench.ways import PATIENCE
 
 SOURCE = Path(__file__).with_name("first.c")
 TARGETS = {"p50": 0.001, "p99": 0.005}
+"""Seconds from a claim to the first instruction."""
 MONITORS = ("conmon", "direct")
-IN_FLIGHT = (1, 4, 8)
-PATIENCE = 60
+COLD = 5
+"""The first ones, which are not counted."""
 
 
 def witness(directory: str) -> str:
@@ -38,12 +38,12 @@ def template(runtime: pyoci.OCIRuntime, directory: str, monitor: str) -> dict[st
     return {"runtime": runtime, "monitor": monitor, "mounts": [f"{directory}:/mnt:ro"]}
 
 
-def claims(runtime: pyoci.OCIRuntime, directory: str, monitor: str, lives: int) -> dict[str, list[float]]:
+def claims(runtime: pyoci.OCIRuntime, directory: str, monitor: str, lives: int, step: Callable[[], None]) -> dict[str, list[float]]:
     """Seconds from the call to the first instruction: claimed one at a time from a full pool, and by ``pyoci.run`` without one."""
     took: dict[str, list[float]] = {"claimed": [], "created": []}
     options = template(runtime, directory, monitor)
     with pyoci.WarmPool(size=4, **options) as pool:
-        for life in range(lives + 5):
+        for life in range(lives + COLD):
             pool.fill(PATIENCE)
             for how, times in took.items():
                 began = time.monotonic_ns()
@@ -52,63 +52,29 @@ def claims(runtime: pyoci.OCIRuntime, directory: str, monitor: str, lives: int) 
                 else:
                     done = pyoci.run(["/mnt/first"], timeout=PATIENCE, **options)
                 seconds, nanoseconds = struct.unpack("=qq", done.stdout)
-                if life >= 5:  # the first ones find everything cold
+                if life >= COLD:  # the first ones find everything cold
                     times.append((seconds * 1_000_000_000 + nanoseconds - began) / 1e9)
+            step()
     return took
 
 
-def percentiles(values: list[float]) -> dict[str, float]:
-    cuts = quantiles(values, n=100, method="inclusive")
-    return {"p50": cuts[49], "p90": cuts[89], "p99": cuts[98]}
-
-
-def per_second(runtime: pyoci.OCIRuntime, monitor: str, lives: int, in_flight: int, *, warm: bool) -> float:
-    """Containers of ``true`` per second, through a Launcher, from a pool that fills beside it or each created for its command."""
-    options: dict[str, Any] = {"runtime": runtime, "monitor": monitor}
-    pool = pyoci.WarmPool(size=2 * in_flight, max_starting=in_flight, when_empty="wait", **options) if warm else None
-    try:
-        with pyoci.Launcher(max_starting=in_flight, max_running=in_flight, **({"pool": pool} if pool else options)) as launcher:
-            list(launcher.map(["true"] for _ in range(2 * in_flight)))
-            began = time.perf_counter()
-            assert all(done.returncode == 0 for done in launcher.map(["true"] for _ in range(lives)))
-            return lives / (time.perf_counter() - began)
-    finally:
-        if pool is not None:
-            pool.close()
-
-
-def measure(runtime: pyoci.OCIRuntime, lives: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def run(context: Context) -> dict[str, Any]:
+    step = context.progress("claims from a warm pool", len(MONITORS) * (context.lives + COLD))
+    found = {}
     with tempfile.TemporaryDirectory(prefix="pyoci-first-", dir="/run") as directory:
         Path(directory).chmod(0o755)
         witness(directory)
         for monitor in MONITORS:
-            found[monitor] = {how: percentiles(times) for how, times in claims(runtime, directory, monitor, lives).items()}
-            rates = {how: {str(n): per_second(runtime, monitor, lives, n, warm=how == "warm") for n in IN_FLIGHT} for how in ("warm", "created")}
-            found[monitor]["per second"] = rates
+            seen = claims(context.runtime, directory, monitor, context.lives, step)
+            found[monitor] = {how: percentiles(times) for how, times in seen.items()}
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lives", type=int, default=300)
-    parser.add_argument("--runtime", action="append", choices=runtimes.CANDIDATES)
-    options = parser.parse_args()
-    hosts.become_v1_host()
-    results = {}
-    with tempfile.TemporaryDirectory(prefix="pyoci-warm-", dir="/run") as state_dir:
-        for name in options.runtime or runtimes.CANDIDATES:
-            results[name] = measure(pyoci.OCIRuntime(name, state_dir=state_dir), options.lives)
-            for monitor, found in results[name].items():
-                for how in ("claimed", "created"):
-                    told = ", ".join(f"{percentile} {value * 1e3:.2f}" for percentile, value in found[how].items())
-                    wanted = f" (targets: {', '.join(f'{p} {t * 1e3:g}' for p, t in TARGETS.items())})" if how == "claimed" else ""
-                    print(f"{name}, {monitor}: {how} to the first instruction, ms: {told}{wanted}", file=sys.stderr)
-                for how, rates in found["per second"].items():
-                    told = ", ".join(f"{rate:.0f} with {n}" for n, rate in rates.items())
-                    print(f"{name}, {monitor}: {how}, containers per second in flight: {told}", file=sys.stderr)
-    print(json.dumps(results))
-
-
-if __name__ == "__main__":
-    main()
+def report(found: dict[str, Any]) -> Iterator[str]:
+    rows = [
+        [f"{how}, {monitor}", *(ms(seen[percentile], 2) for percentile in ("p50", "p90", "p99"))]
+        for monitor, both in found.items()
+        for how, seen in both.items()
+    ]
+    wanted = ", ".join(f"{percentile} {ms(target, 0)}" for percentile, target in TARGETS.items())
+    yield from table([f"to the first instruction, ms (claimed: at most {wanted})", "p50", "p90", "p99"], rows)
