@@ -26,8 +26,13 @@ def attended(container: Container, *, interactive: bool, timeout: float | None =
 
     tty = bool(spec.load(container.directory)["process"].get("terminal"))
     try:
-        with Passing(find=lambda: container._life), container.attach() as attachment, our_terminal(attachment.resize if tty else None, interactive):
+        with (
+            Passing(find=lambda: container._life) as passing,
+            container.attach() as attachment,
+            our_terminal(attachment.resize if tty else None, interactive),
+        ):
             container.start()
+            passing.started()
 
             def unpack(packet: bytes) -> tuple[int, bytes]:
                 return (2 if packet[0] == 3 else 1), packet[1:]

@@ -60,7 +60,7 @@ def at_once(options: argparse.Namespace, command: list[str]) -> int:
     shown: dict[str, Any] = {} if options.json else {"stdout": None, "stderr": None}
     id = ids.new() if options.id is None else options.id
     try:
-        with Passing(find=lambda: lifecycle.load(host._host.store, id)):
+        with Passing(find=lambda: lifecycle.load(host._host.store, id)) as passing:
             done = run(
                 command,
                 **spec_options(options),
@@ -68,6 +68,7 @@ def at_once(options: argparse.Namespace, command: list[str]) -> int:
                 runtime=host,
                 timeout=options.timeout,
                 stdin=0 if options.interactive else None,
+                on_start=passing.started,
                 **shown,
             )
     except Interrupted as interrupt:

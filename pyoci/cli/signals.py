@@ -33,7 +33,13 @@ class Passing:
         self._send = send
         self._find = find
         self._seen: set[int] = set()
+        self._early: list[int] = []  # came while it was being started
         self._before: list[tuple[int, Any]] = []
+
+    def started(self) -> None:
+        """The program runs: it gets what came meanwhile."""
+        while self._early:
+            self._handle(self._early.pop(0), None)
 
     def __enter__(self) -> Self:
         self._before = [(number, signal.signal(number, self._handle)) for number in PASSED]
@@ -44,11 +50,10 @@ class Passing:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number in self._seen or not self._passed(number):
+        if number in self._seen or number in self._early or not self._passed(number):
             raise Interrupted(number)
-        self._seen.add(number)
-        if number in (signal.SIGUSR1, signal.SIGUSR2):
-            self._seen.discard(number)
+        if number not in (signal.SIGUSR1, signal.SIGUSR2, *self._early):
+            self._seen.add(number)
 
     def _passed(self, number: int) -> bool:
         from pyoci import lifecycle
@@ -59,7 +64,10 @@ class Passing:
                 return True
             assert self._find is not None
             life = self._find()
-            if life.init is None or lifecycle.is_created(life) or (life.own_pid_namespace and not handles(life.init.pid, number)):
+            if life.init is not None and lifecycle.is_created(life):
+                self._early.append(number)
+                return True
+            if life.init is None or (life.own_pid_namespace and not handles(life.init.pid, number)):
                 return False
             return life.init.signal(number)
         except (Error, OSError):
