@@ -356,8 +356,9 @@ def test_signals_are_passed_on_and_end_it_where_nobody_handles_them(where: list[
 def test_a_real_terminal(where: list[str], verb: str) -> None:
     """Raw, of our size, and of its new size when that changes."""
     at = where[:2]
-    # A word of each size; ours changes on the way.
-    script = "stty size; read word; echo got $word; while [ \"$(stty size)\" = '30 100' ]; do sleep 0.05; done; stty size; exit 4"
+    # conmon sets a size in its own time; ours changes on the way.
+    script = "while [ \"$(stty size)\" != '30 100' ]; do sleep 0.05; done; stty size; "
+    script += "read word; echo got $word; while [ \"$(stty size)\" = '30 100' ]; do sleep 0.05; done; stty size; exit 4"
     if verb == "exec":
         pyoci_command("run", *where, "-d", "--id", "box", "sleep", "99")
     head = ["run", *where, "-it"] if verb == "run" else ["exec", *at, "-it", "box"]
