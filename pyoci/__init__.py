@@ -109,6 +109,7 @@ if TYPE_CHECKING:
     from pyoci.oneshot import RunFailed as RunFailed
     from pyoci.oneshot import RunTimeout as RunTimeout
     from pyoci.oneshot import run as run
+    from pyoci.processes import ContainerProcess as ContainerProcess
     from pyoci.recovery import Pruned as Pruned
     from pyoci.runtime import OCIRuntime as OCIRuntime
     from pyoci.runtime import prune as prune
@@ -159,6 +160,7 @@ _HOMES = {
     "networks": ("NetworkNamespace", "NetworkPool"),
     "logs": ("LogEntry",),
     "oneshot": ("CompletedProcess", "RunFailed", "RunTimeout", "run"),
+    "processes": ("ContainerProcess",),
     "recovery": ("Pruned",),
     "runtime": ("OCIRuntime", "prune"),
     "several": ("ALL_COMPLETED", "FIRST_COMPLETED", "wait"),

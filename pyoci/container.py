@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pyoci.execs import ExecOptions
     from pyoci.exits import ExitStatus
     from pyoci.logs import LogEntry, LogOptions, Reader
+    from pyoci.processes import ContainerProcess
     from pyoci.runtimes import State
     from pyoci.sessions import Session
 
@@ -92,6 +93,12 @@ class ContainerBase:
         """A pidfd of init that becomes readable when the container ends, for event loops; -1 if it had ended before it was loaded. It stays
         this object's: do not close it."""
         return self._life.init.pidfd if self._life.init is not None else -1
+
+    def processes(self) -> list[ContainerProcess]:
+        """The processes in it, by pid; none once it has ended."""
+        from pyoci import processes
+
+        return processes.of(self._life)
 
     def _close(self) -> None:
         for stream in (self.stdin, self.stdout, self.stderr):

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from pyoci.lifecycle import Life
 
 
-class Seen:
-    """A process: ``pid`` and ``ppid`` as we see them, ``pid_inside`` in its own namespace, ``uid`` on the host, ``state`` (R, S, D, T, Z …),
-    ``seconds`` of processor time, ``args``: its command line; the name in brackets where it has none (proc_pid_stat(5))."""
+class ContainerProcess:
+    """A process in a container: ``pid`` and ``ppid`` as we see them, ``pid_inside`` in its own namespace, ``uid`` on the host, ``state`` (R, S, D, T,
+    Z …), ``seconds`` of processor time, ``args``: its command line; the name in brackets where it has none (proc_pid_stat(5))."""
 
     __slots__ = ("args", "pid", "pid_inside", "ppid", "seconds", "state", "uid")
 
@@ -28,8 +28,8 @@ class Seen:
         self.args: list[str] = args
 
 
-def of(life: Life) -> list[Seen]:
-    """Those in the container's cgroups, those below its init, and those in its pid namespace if it has one of its own; by pid. None when it has
+def of(life: Life) -> list[ContainerProcess]:
+    """Those in the container's cgroups, those below its init, and those in its pid namespace if it has one of its own; by pid. Empty when it has
     ended."""
     if life.init is None or life.has_ended():
         return []
@@ -51,7 +51,7 @@ def _namespace(pid: int) -> str | None:
         return None
 
 
-def look(pid: int) -> Seen | None:
+def look(pid: int) -> ContainerProcess | None:
     """What /proc tells of a process; None when it has ended."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -62,7 +62,7 @@ def look(pid: int) -> Seen | None:
         args = [part.decode("utf-8", "replace") for part in command_line(pid).split(b"\0")[:-1]]
         seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         inside = int(status[b"NSpid"].split()[-1]) if b"NSpid" in status else pid
-        return Seen(
+        return ContainerProcess(
             pid, int(fields[1]), inside, int(status[b"Uid"].split()[1]), fields[0].decode(), seconds, args or [f"[{name.decode('utf-8', 'replace')}]"]
         )
     except (OSError, IndexError, ValueError, KeyError):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pyoci.cli.output import print_json, print_table
+from pyoci.cli.output import columns_of, print_json, print_table
 from pyoci.cli.shared import json_lines, state_dir
 from pyoci.errors import ContainerNotFound, Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from typing import Any
+
+    from pyoci.container import Container
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from pyoci.runtime import stored
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for container in stored(options.state_dir):
         if options.quiet:
             print(container.id)
@@ -34,10 +37,38 @@ def main(options: argparse.Namespace) -> int:
         except Error:
             state = "unknown"
         code = container.wait(0).code if state in ("stopped", "configured") else None
-        rows.append({"id": container.id, "state": state, "pid": container.pid, "code": code, "directory": container.directory})
+        runtime, created, args = _about(container)
+        rows.append(
+            {
+                "id": container.id,
+                "state": state,
+                "pid": container.pid,
+                "code": code,
+                "runtime": runtime,
+                "created": created,
+                "args": args,
+                "directory": container.directory,
+            }
+        )
     if options.json:
         for row in rows:
             print_json(row)
     elif not options.quiet:
-        print_table({"id": "ID", "state": "STATE", "pid": "PID", "code": "CODE"}, rows)
+        shown = [{**row, "created": row["created"] and row["created"][:19].replace("T", " "), "command": " ".join(row["args"])} for row in rows]
+        print_table(columns_of("id", "state", "pid", "code", "runtime", "created", "command"), shown)
     return 0
+
+
+def _about(container: Container) -> tuple[str, str | None, list[str]]:
+    """Its runtime's name, when it was created (local time, ISO 8601), and its command. As far as its config.json tells: it may be going."""
+    import os
+    from datetime import datetime
+
+    from pyoci import spec
+
+    try:
+        born = os.stat(f"{container.directory}/config.json").st_mtime
+        args = spec.load(container.directory)["process"]["args"]
+        return container._life.host.runtime.name, datetime.fromtimestamp(born).astimezone().isoformat(timespec="seconds"), list(map(str, args))
+    except (Error, OSError, KeyError, TypeError):
+        return container._life.host.runtime.name, None, []

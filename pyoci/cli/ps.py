@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pyoci.lifecycle import Life
-    from pyoci.processes import Seen
+    from pyoci.processes import ContainerProcess
     from pyoci.waiting import Operation
 
 
@@ -32,11 +32,11 @@ def main(options: argparse.Namespace) -> int:
 
     rows: list[dict[str, Any]] = []
 
-    def look(life: Life) -> Operation[list[Seen]]:
+    def look(life: Life) -> Operation[list[ContainerProcess]]:
         yield from ()
         return processes.of(life)
 
-    def tell(life: Life, seen: list[Seen]) -> None:
+    def tell(life: Life, seen: list[ContainerProcess]) -> None:
         rows.extend({"id": life.id, **{name: getattr(one, name) for name in one.__slots__}} for one in seen)
 
     code = each(options, "looking", look, tell, fit=is_alive)

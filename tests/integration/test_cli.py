@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -151,7 +152,7 @@ def test_a_command_line_that_makes_no_sense(argv: list[str]) -> None:
 
 def test_list(runtime: pyoci.OCIRuntime, rootfs: str) -> None:
     where = ["--state-dir", runtime.state_dir]
-    assert pyoci_command("list", *where).stdout.decode().split() == ["ID", "STATE", "PID", "CODE"]
+    assert pyoci_command("list", *where).stdout.decode().split() == ["ID", "STATE", "PID", "CODE", "RUNTIME", "CREATED", "COMMAND"]
     container = runtime.create(spec.build(["sh", "-c", "exit 3"], rootfs=rootfs), "a-job")
     other = runtime.create(spec.build(["true"], rootfs=rootfs), "b-job")
     container.start()
@@ -161,7 +162,10 @@ def test_list(runtime: pyoci.OCIRuntime, rootfs: str) -> None:
     assert [(row["id"], row["state"], row["code"]) for row in rows] == [("a-job", "stopped", 3), ("b-job", "created", None)]
     assert rows[1]["pid"] == other.pid
     table = pyoci_command("list", *where).stdout.decode().splitlines()
-    assert table[1].split() == ["a-job", "stopped", "-", "3"]
+    assert table[1].split()[:5] == ["a-job", "stopped", "-", "3", runtime.name]
+    assert table[1].endswith("sh -c exit 3")
+    assert rows[0]["args"] == ["sh", "-c", "exit 3"]
+    assert abs(datetime.fromisoformat(rows[0]["created"]).timestamp() - time.time()) < 60
     container.delete()
     other.delete(force=True)
 

@@ -362,3 +362,14 @@ def test_keyboard_interrupt_in_create_leaves_nothing(runtime: pyoci.OCIRuntime, 
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
     assert runtime.list() == []
+
+
+def test_the_processes_of_a_container(runtime: pyoci.OCIRuntime, build: Build) -> None:
+    with runtime.create(build(*FOREVER)) as container:
+        container.start()
+        ready(container)
+        init, other = container.processes()
+        assert (init.pid, init.pid_inside) == (container.pid, 1)
+        assert (other.ppid, other.args) == (init.pid, ["sleep", "100"])
+        container.stop(5)
+        assert container.processes() == []
