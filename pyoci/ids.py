@@ -26,6 +26,15 @@ def check(id: str, what: str = "container id") -> str:
     return id
 
 
+def is_valid(name: str) -> bool:
+    """It could be an id."""
+    try:
+        check(name)
+    except InvalidID:
+        return False
+    return True
+
+
 def new() -> str:
     """An id nobody has: 32 hexadecimal digits from the kernel's random numbers."""
     return os.urandom(16).hex()

@@ -42,7 +42,7 @@ from pyoci.process import (
     returncode_of,
 )
 from pyoci.runtimes import Runtime
-from pyoci.store import RECORD_VERSION, Lock, Store, is_locked, mark, parse_pids, read_record, remove_tree, unlink, write_file
+from pyoci.store import RECORD_VERSION, Lock, Store, is_locked, mark, read_pids, read_record, remove_tree, unlink, write_file
 from pyoci.waiting import NEVER, Wait, deadline_in, passed, sooner
 
 TYPE_CHECKING = False
@@ -642,8 +642,7 @@ def load(store: Store, id: str, *, unfinished: bool = False) -> Life:
         if is_locked(directory):
             raise ContainerNotFound(f"no container {id!r} yet: it is being created")
         life.mark = mark(directory)  # it has just been
-    found = read_small(f"{directory}/pids", 256)
-    pids = parse_pids(found[0]) if found is not None else None
+    pids = read_pids(directory)
     if pids is not None and owners.is_of_this_boot(record.get("owner")):
         life.init = pids[0].find()
         if life.monitored_by == "conmon":  # else it is not ours to end

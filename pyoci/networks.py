@@ -115,7 +115,7 @@ class NetworkNamespace(Network):
             names = sorted(os.listdir(NAMES))
         except FileNotFoundError:
             return []
-        return [cls(name) for name in names if _is_name(name) and _is_namespace(f"{NAMES}/{name}")]
+        return [cls(name) for name in names if ids.is_valid(name) and _is_namespace(f"{NAMES}/{name}")]
 
     @property
     def path(self) -> str:
@@ -154,14 +154,6 @@ class NetworkNamespace(Network):
 
     def __repr__(self) -> str:
         return f"pyoci.NetworkNamespace({self.name!r})"
-
-
-def _is_name(name: str) -> bool:
-    try:
-        ids.check(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_namespace(path: str) -> bool:

@@ -21,14 +21,13 @@ from pyoci.errors import (
     DamagedRecord,
     Error,
     ExecutableError,
-    InvalidID,
     InvalidOption,
     text,
 )
-from pyoci.exits import parse_exit_file, read_small
+from pyoci.exits import ExitStatus, parse_exit_file, read_small
 from pyoci.options import CALLER
 from pyoci.process import command_line, descendants, invoke, kill_tree
-from pyoci.store import Lock, parse_pids, read_record, remove_tree
+from pyoci.store import Lock, read_pids, read_record, remove_tree
 from pyoci.waiting import Wait, deadline_in, passed, sooner
 
 TYPE_CHECKING = False
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any, Literal, TypeAlias
 
-    from pyoci.exits import ExitStatus
     from pyoci.lifecycle import Life
     from pyoci.store import Store
     from pyoci.waiting import Operation
@@ -180,7 +178,7 @@ class _Pruning:
 
     def _record(self, id: str) -> dict[str, Any] | None:
         """None where there is none, and can be none any more. Raises _StaysError."""
-        if not _is_id(id):
+        if not ids.is_valid(id):
             raise _StaysError("it is nothing of ours")
         directory = self.store.path(id)
         try:
@@ -248,7 +246,7 @@ class _Pruning:
 
     def _names(self, directory: str) -> Iterator[str]:
         try:
-            yield from filter(_is_id, os.listdir(directory))
+            yield from filter(ids.is_valid, os.listdir(directory))
         except FileNotFoundError:
             pass
 
@@ -256,7 +254,7 @@ class _Pruning:
         """The ids of containers here that some conmon or runtime names as its bundle."""
         named = re.compile(rb"\0(?:-b\0|--bundle[\0=]|--pid-file\0)" + re.escape(os.fsencode(self.store.containers)) + rb"/([^/\0]+)(?:/pidfile)?\0")
         for name in os.listdir("/proc"):
-            if name.isdecimal() and (match := named.search(command_line(int(name)))) is not None and _is_id(id := os.fsdecode(match[1])):
+            if name.isdecimal() and (match := named.search(command_line(int(name)))) is not None and ids.is_valid(id := os.fsdecode(match[1])):
                 yield id
 
     def _stray(self, id: str) -> Operation[None]:
@@ -290,8 +288,6 @@ class _Pruning:
                 yield from self._runtime_state(root, id, why, found)
         exit = read_small(f"{self.store.exits}/{id}")
         if exit is not None:
-            from pyoci.exits import ExitStatus
-
             found.append(Pruned("exit file", id, f"{self.store.exits}/{id}", why, status=ExitStatus(parse_exit_file(exit[0]), finished_ns=exit[1])))
             if not self.dry_run:
                 os.unlink(f"{self.store.exits}/{id}")
@@ -437,14 +433,6 @@ def _keep(id: str, why: str) -> None:
     logging.getLogger("pyoci").debug("prune keeps %s: %s", id, why)
 
 
-def _is_id(name: str) -> bool:
-    try:
-        ids.check(name)
-    except InvalidID:
-        return False
-    return True
-
-
 def _is_old(path: str, age: float) -> bool:
     """A time in the future is of a clock that was set back."""
     try:
@@ -456,16 +444,14 @@ def _is_old(path: str, age: float) -> bool:
 def _monitor_lives(directory: str) -> bool:
     """Who gets to know how it ends, and is to delete it then: with ``monitor="caller"`` that is not its creator. Process 1 takes any orphan, and
     deletes none."""
-    found = read_small(f"{directory}/pids", 256)
-    pids = parse_pids(found[0]) if found is not None else None
+    pids = read_pids(directory)
     monitor = pids[1].find() if pids is not None and pids[1].pid != 1 else None
     return monitor is not None and not monitor.has_ended()
 
 
 def _lives(directory: str) -> bool:
     """Its processes, where only they are known of it."""
-    found = read_small(f"{directory}/pids", 256)
-    pids = parse_pids(found[0]) if found is not None else None
+    pids = read_pids(directory)
     return pids is not None and any(process is not None and not process.has_ended() for process in (pids[0].find(), pids[1].find()))
 
 

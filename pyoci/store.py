@@ -139,6 +139,12 @@ def read_record(directory: str, id: str) -> dict[str, Any]:
     return record
 
 
+def read_pids(directory: str) -> tuple[Identity, Identity] | None:
+    """What the pids file of a container tells; None when there is none, or it is damaged."""
+    found = read_small(f"{directory}/pids", 256)
+    return parse_pids(found[0]) if found is not None else None
+
+
 def parse_pids(content: bytes) -> tuple[Identity, Identity] | None:
     """(init, its monitor) of the pids file; None if it is not one. The monitor can be process 1: ``monitor="caller"``."""
     words = content.split()
