@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyoci.cli.output import print_json
-from pyoci.cli.shared import container_of, json_lines, one_id, state_dir
+from pyoci.cli.shared import container_of, duration, json_lines, one_id, state_dir
 from pyoci.errors import InvalidOption
 
 TYPE_CHECKING = False
@@ -53,14 +53,12 @@ def stamp(time_ns: int) -> str:
 
 def moment(text: str) -> float:
     """Seconds since the epoch of "10m" (ago) or of a time; one without a zone is local."""
-    import re
     import time
     from datetime import datetime
 
-    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text, re.ASCII)
-    if text and match is not None:
-        days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
-        return max(time.time() - (((days * 24 + hours) * 60 + minutes) * 60 + seconds), 0)
+    age = duration(text)
+    if age is not None:
+        return max(time.time() - age, 0)
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):

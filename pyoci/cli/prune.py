@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 
+from pyoci.cli import OWN_FAILURE
 from pyoci.cli.output import print_json, print_table
-from pyoci.cli.shared import json_lines, state_dir
+from pyoci.cli.shared import duration, json_lines, state_dir, told
 from pyoci.errors import InvalidOption, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,31 +23,26 @@ container that runs and may outlive its creator. How a container ended is known 
     state_dir(parser)
     parser.add_argument("-n", "--dry-run", action="store_true", help="only tell")
     parser.add_argument("--created", action="store_true", help="also containers that were never started, and whose creator is gone")
-    parser.add_argument("--older-than", metavar="TIME", default="0", help="leave what has ended within this time (90, 15m, 1h, 2d)")
+    parser.add_argument("--older-than", metavar="TIME", default="0", help="leave what has ended within this time (90, 15m, 1h30m, 2d)")
     json_lines(parser)
 
 
 def main(options: argparse.Namespace) -> int:
     from pyoci.runtime import prune
 
-    found = prune(options.state_dir, dry_run=options.dry_run, created=options.created, older_than=seconds(options.older_than))
+    age = duration(options.older_than)
+    if age is None:
+        raise InvalidOption(f"--older-than {options.older_than!r} is no time: give seconds, or a time such as 15m, 1h30m or 2d")
+    found = prune(options.state_dir, dry_run=options.dry_run, created=options.created, older_than=age)
     if options.json:
         for item in found:
-            status = None if item.status is None else {"code": item.status.code, "signal": item.status.signal, "oom_killed": item.status.oom_killed}
-            told = {"kind": item.kind, "id": item.id, "name": item.name, "why": item.why, "parts": item.parts, "status": status}
-            print_json({**told, "removed": not options.dry_run and item.error is None, "error": None if item.error is None else text(item.error)})
+            status = None if item.status is None else told(item.status)
+            what = {"kind": item.kind, "id": item.id, "name": item.name, "why": item.why, "parts": item.parts, "status": status}
+            print_json({**what, "removed": not options.dry_run and item.error is None, "error": None if item.error is None else text(item.error)})
     elif found:
         rows = [{"kind": item.kind, "id": item.id, "code": None if item.status is None else item.status.code, "why": item.why} for item in found]
         print_table({"kind": "KIND", "id": "ID", "code": "CODE", "why": "WHY"}, rows)
     failed = [item for item in found if item.error is not None]
     for item in failed:
         print(f"pyoci: removing the {item.kind} {item.name}: {text(item.error) if item.error is not None else ''}", file=sys.stderr)
-    return 125 if failed else 0
-
-
-def seconds(given: str) -> float:
-    number, unit = (given[:-1], UNITS[given[-1]]) if given[-1:] in UNITS else (given, 1)
-    try:
-        return float(number) * unit
-    except ValueError:
-        raise InvalidOption(f"--older-than {given!r} is no time: give seconds, or a number with s, m, h or d, such as 15m") from None
+    return OWN_FAILURE if failed else 0

@@ -110,6 +110,17 @@ def command_of(words: list[str]) -> list[str]:
     return words[1:] if words[:1] == ["--"] else words
 
 
+def duration(text: str) -> float | None:
+    """Seconds of "90", "15m", "1h30m" or "2d"; None for what is none."""
+    import re
+
+    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text, re.ASCII)
+    if not text or match is None:
+        return None
+    days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
 # --- how a container is made ------------------------------------------------------------------------------------------------------
 
 
