@@ -20,7 +20,12 @@ int po_pipe(int32_t ret_fds[2], int32_t ours) {
     int fds[2];
     if (pipe2(fds, O_CLOEXEC) < 0)
         return -errno;
-    fcntl(fds[ours], F_SETFL, (ours ? O_WRONLY : O_RDONLY) | O_NONBLOCK);
+    if (fcntl(fds[ours], F_SETFL, (ours ? O_WRONLY : O_RDONLY) | O_NONBLOCK) < 0) {
+        int err = errno;
+        close(fds[0]);
+        close(fds[1]);
+        return -err;
+    }
     ret_fds[0] = fds[0];
     ret_fds[1] = fds[1];
     return 0;

@@ -145,13 +145,16 @@ int po_network_names(const char *directory, struct po_error *ret_error) {
     if (mkdir(directory, 0755) < 0 && errno != EEXIST)
         return fail(ret_error, errno, PO_STAGE_NAMES, directory);
     int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || flock(fd, LOCK_EX) < 0) {
-        int err = errno;
-        if (fd >= 0)
-            close(fd);
+    if (fd < 0)
+        return fail(ret_error, errno, PO_STAGE_NAMES, directory);
+    int err;
+    do {
+        err = flock(fd, LOCK_EX) < 0 ? errno : 0;
+    } while (err == EINTR); /* no wait to be interrupted: who holds it makes two system calls */
+    if (err) {
+        close(fd);
         return fail(ret_error, err, PO_STAGE_NAMES, directory);
     }
-    int err = 0;
     if (mount("", directory, "none", MS_SHARED | MS_REC, NULL) < 0 &&
         (errno != EINVAL || mount(directory, directory, "none", MS_BIND | MS_REC, NULL) < 0 || mount("", directory, "none", MS_SHARED | MS_REC, NULL) < 0))
         err = errno;
