@@ -144,13 +144,15 @@ class Bridge(Network):
         if self._owner != os.getpid():
             raise InvalidOption(f"the bridge {self.name} belongs to the process that made it, not to its fork")
         interface = self._addresses.interface(self._addresses.take())
+        space: Space | None = None
         try:
             space = Space()
-            index = self._plug(space, interface)
+            return _Plugged(self, space, self._plug(space, interface), interface)
         except BaseException:
+            if space is not None:
+                space.close()
             self._addresses.give_back(interface.ip)
             raise
-        return _Plugged(self, space, index, interface)
 
     def _plug(self, space: Space, interface: IPv4Interface) -> int:
         """Gives the number of the pair's far end."""
@@ -187,10 +189,12 @@ class _Plugged(Connection):
         if space is None:
             return
         # The kernel takes its time with a namespace that nobody uses any more, and would answer for the address until then.
-        with Netlink(space.fd) as inside:
-            _unless_gone(lambda: inside.remove_address(self._index, self._interface))
-        space.close()
-        self._bridge._addresses.give_back(self._interface.ip)
+        try:
+            with Netlink(space.fd) as inside:
+                _unless_gone(lambda: inside.remove_address(self._index, self._interface))
+        finally:
+            space.close()
+            self._bridge._addresses.give_back(self._interface.ip)
 
 
 def _mac(address: IPv4Address) -> str:
