@@ -785,18 +785,6 @@ def kill(life: Life, signal: int, everything: bool = False) -> Operation[None]:
     yield
 
 
-def processes(life: Life) -> list[int]:
-    """The pids of all processes in the container, as this process sees them, sorted; only init's where it has no cgroup. Raises
-    ContainerStateError when it has ended."""
-    own = life.own_cgroups()
-    found = next((pids for directory in own if (pids := cgroups.members_below(directory))), [])
-    if not found and life.init is not None and not life.has_ended():
-        found = [life.init.pid]
-    if not found:
-        raise ContainerStateError(f"no processes in {life.id!r}: it has ended", "stopped")
-    return found
-
-
 def stop(life: Life, timeout: float, signal: int | None) -> Operation[ExitStatus]:
     """The stop signal to init, then SIGKILL to everything in the container when ``timeout`` seconds are over; a paused container is thawed first.
     Has it ended already, that is fine. Every stop has a deadline of its own: whichever comes first sends KILL, and ends the wait of the others.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pyoci.cgroups.detection import read_control
+from pyoci.cgroups import members_below
 from pyoci.process import command_line, descendants
 
 TYPE_CHECKING = False
@@ -33,10 +33,8 @@ def of(life: Life) -> list[ContainerProcess]:
     ended."""
     if life.init is None or life.has_ended():
         return []
-    pids = {life.init.pid, *descendants({life.init.pid})}
-    for directory in life.own_cgroups()[:1]:
-        for path, _, _ in os.walk(directory):
-            pids.update(int(word) for word in read_control(f"{path}/cgroup.procs", 1 << 20).split() if word != b"0")
+    in_cgroups = next((found for directory in life.own_cgroups() if (found := members_below(directory))), [])
+    pids = {life.init.pid, *descendants({life.init.pid}), *in_cgroups}
     if life.own_pid_namespace:
         namespace = _namespace(life.init.pid)
         if namespace is not None:

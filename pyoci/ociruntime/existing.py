@@ -6,7 +6,7 @@ import json
 import os
 from signal import SIGKILL
 
-from pyoci import lifecycle, spec
+from pyoci import lifecycle, processes, spec
 from pyoci.errors import ContainerNotFound, ContainerStateError, Error, InvalidID, InvalidOption
 from pyoci.ociruntime import common
 from pyoci.waiting import drive
@@ -159,10 +159,7 @@ def ps(given: Given, arguments: Sequence[str]) -> int:
     format = _format(given)
     id, *options = arguments
     life = common.load(given, id)
-    try:
-        pids = lifecycle.processes(life)
-    except ContainerStateError:
-        pids = []  # as runc: of what has ended there are none
+    pids = [process.pid for process in processes.of(life)]  # as runc: of what has ended there are none
     if format == "json":
         print(json.dumps(pids))
         return 0
