@@ -125,6 +125,20 @@ def write_file(path: str, content: bytes) -> None:
         raise StateDirError(error.errno, f"{error.args[1]}{advice.on(str(error.args[1]))}", path) from None
 
 
+def write_pid(path: str, pid: int) -> None:
+    """The file of a ``--pid-file``, whole or not at all: who waits for it reads it at once. Raises InvalidOption."""
+    directory, name = os.path.split(os.path.abspath(path))
+    partial = f"{directory}/.{name}"
+    try:
+        with open(partial, "w", encoding="ascii") as file:
+            file.write(str(pid))
+        os.rename(partial, path)
+    except OSError as error:
+        if os.path.lexists(partial):
+            os.unlink(partial)
+        raise InvalidOption(f"--pid-file {path}: {error.strerror}") from None
+
+
 def read_record(directory: str, id: str) -> dict[str, Any]:
     """The record of a container. Raises ContainerNotFound when there is none, Error when it is not one of ours."""
     found = read_small(f"{directory}/record.json", 1 << 20)

@@ -242,13 +242,13 @@ def runtime_options(options: argparse.Namespace) -> dict[str, Any]:
 def created(options: argparse.Namespace, bundle: str | dict[str, Any], *, tty: bool, stdin: bool) -> Container:
     """A container as ``create_arguments`` say; with its pid file, if one is wanted."""
     from pyoci import OCIRuntime
+    from pyoci.store import write_pid
 
     container = OCIRuntime(**runtime_options(options)).create(bundle, options.id, tty=tty or None, stdin=stdin)
-    if options.pid_file is not None:
+    if options.pid_file is not None and container.pid is not None:
         try:
-            with open(options.pid_file, "w") as file:
-                file.write(str(container.pid or ""))
-        except OSError:
+            write_pid(options.pid_file, container.pid)
+        except BaseException:
             container.delete(force=True)
             raise
     return container

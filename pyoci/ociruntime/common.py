@@ -100,20 +100,6 @@ def pid_file(given: Given) -> str | None:
     return path
 
 
-def write_pid(path: str, pid: int) -> None:
-    """Whole or not at all: who waits for it reads it at once."""
-    directory, name = os.path.split(os.path.abspath(path))
-    partial = f"{directory}/.{name}"
-    try:
-        with open(partial, "w", encoding="ascii") as file:
-            file.write(str(pid))
-        os.rename(partial, path)
-    except OSError as error:
-        if os.path.lexists(partial):
-            os.unlink(partial)
-        raise InvalidOption(f"--pid-file {path}: {error.strerror}") from None
-
-
 def forward_signals(to: Callable[[int], Any]) -> None:
     """From here on what is sent to us goes to the container's program."""
     from signal import Signals, signal

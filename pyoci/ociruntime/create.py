@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 from pyoci import ids, lifecycle, templates
 from pyoci.errors import InvalidOption
 from pyoci.ociruntime import common
 from pyoci.options import CALLER, DIRECT, Options
 from pyoci.process import Descriptor
+from pyoci.store import write_pid
 from pyoci.waiting import drive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pyoci.lifecycle import Life
     from pyoci.ociruntime.words import Given
 
@@ -25,7 +29,8 @@ def create(given: Given, id: str) -> int:
 def run(given: Given, id: str) -> int:
     if given.flag("detach"):
         life = _create(given, id, CALLER, given.text("console-socket"))
-        _start(life)
+        with _or_none(life):
+            drive(lifecycle.start(life))
         return 0
     if given.text("console-socket") is not None:
         raise InvalidOption("cannot use console socket if runc will not detach or allocate tty: use run --detach, or create")
@@ -47,11 +52,11 @@ def run(given: Given, id: str) -> int:
             listener.listen(1)
             life = _create(given, id, DIRECT, path)
             # It is there: the runtime has sent it, and ended.
-            with listener.accept()[0] as connection:
-                received = socket.recv_fds(connection, 4096, 1, socket.MSG_CMSG_CLOEXEC)[1]
+            with _or_none(life), listener.accept()[0] as connection:
+                terminal = Descriptor(socket.recv_fds(connection, 4096, 1, socket.MSG_CMSG_CLOEXEC)[1][0])
         finally:
             os.unlink(path)
-    return _follow(life, Descriptor(received[0]))
+    return _follow(life, terminal)
 
 
 def _has_terminal(given: Given) -> bool:
@@ -80,18 +85,17 @@ def _create(given: Given, id: str, monitor: str, console_socket: str | None) -> 
         stdio=common.stdio(),
     )
     life = drive(lifecycle.create(common.host(given), id, template, options))
-    try:
+    with _or_none(life):
         if pid_file is not None and life.init is not None:
-            common.write_pid(pid_file, life.init.pid)
-    except BaseException:
-        drive(lifecycle.delete(life, force=True))
-        raise
+            write_pid(pid_file, life.init.pid)
     return life
 
 
-def _start(life: Life) -> None:
+@contextmanager
+def _or_none(life: Life) -> Iterator[None]:
+    """What fails in its block leaves no container."""
     try:
-        drive(lifecycle.start(life))
+        yield
     except BaseException:
         drive(lifecycle.delete(life, force=True))
         raise

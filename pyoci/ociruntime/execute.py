@@ -9,6 +9,7 @@ from pyoci import execs, ids, runtimes, spec
 from pyoci.errors import ExecError, InvalidOption
 from pyoci.ociruntime import EXEC_FAILURE, common, terminal
 from pyoci.options import open_fds
+from pyoci.store import write_pid
 from pyoci.streams import DEVNULL, Stdio
 from pyoci.waiting import drive
 
@@ -48,7 +49,7 @@ def exec(given: Given, arguments: Sequence[str]) -> int:
         socket = None if console_socket is None else os.path.abspath(console_socket)
         pid = drive(execs.hand_over(life, program, process, [*common.stdio(), *fds], console_socket=socket, switches=switches))
         if pid_file is not None:
-            common.write_pid(pid_file, pid)
+            write_pid(pid_file, pid)
         return 0
     return _follow(life, pid_file, program, process, tty, fds, switches)
 
@@ -122,7 +123,7 @@ def _follow(life: Life, pid_file: str | None, program: str, process: bytes, tty:
     if pid_file is not None:
         drive(execs.known(session))
         if session.told_pid():
-            common.write_pid(pid_file, session.told_pid())
+            write_pid(pid_file, session.told_pid())
     if started.terminal is not None:
         with terminal.raw(), started.terminal:
             drive(terminal.relay(started.terminal, session.runtime))
