@@ -17,6 +17,7 @@ from pyoci.errors import (
     ContainerNotFound,
     ContainerStateError,
     CreateError,
+    DamagedRecord,
     Error,
     NoCgroup,
     ProtocolError,
@@ -628,7 +629,8 @@ def _remove(life: Life) -> Operation[None]:
 
 
 def load(store: Store, id: str, *, unfinished: bool = False) -> Life:
-    """The container as another process left it. ``unfinished``: also one that is not ready, and has no ``mark``. Raises ContainerNotFound."""
+    """The container as another process left it. ``unfinished``: also one that is not ready, or whose processes are not to be read any more, and
+    has no ``mark``. Raises ContainerNotFound, DamagedRecord."""
     directory = store.path(id)
     record = read_record(directory, id)
     try:
@@ -636,13 +638,15 @@ def load(store: Store, id: str, *, unfinished: bool = False) -> Life:
         host = Host(record["conmon"], runtime, store, record["env"], kill_timeout=record["kill_timeout"])
         life = Life(host, id, directory, record)
     except (KeyError, TypeError, AttributeError) as error:
-        raise Error(f"{directory}/record.json is damaged: {error!r}") from None
-    life.mark = mark(directory)
-    if life.mark is None and not unfinished:
+        raise DamagedRecord(f"{directory}/record.json is damaged: {error!r}") from None
+    try:
+        life.mark, pids = mark(directory), read_pids(directory)
+    except DamagedRecord:
+        life.mark = pids = None  # perhaps they are just being written
+    if pids is None and not unfinished:
         if is_locked(directory):
             raise ContainerNotFound(f"no container {id!r} yet: it is being created")
-        life.mark = mark(directory)  # it has just been
-    pids = read_pids(directory)
+        life.mark, pids = mark(directory), read_pids(directory)  # it has just been
     if pids is not None and owners.is_of_this_boot(record.get("owner")):
         life.init = pids[0].find()
         if life.monitored_by == "conmon":  # else it is not ours to end

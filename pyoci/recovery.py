@@ -162,9 +162,15 @@ class _Pruning:
             raise _StaysError("its monitor lives")
         try:
             life = lifecycle.load(self.store, id, unfinished=True)
+        except DamagedRecord as error:
+            if _lives(directory):
+                raise _StaysError(f"its processes live: {error}") from None
+            return Pruned("container", id, directory, f"{owner} is gone, and its record is damaged"), None
         except (Error, OSError) as error:
             raise _StaysError(text(error)) from None
         if life.mark is None:
+            if os.path.lexists(f"{directory}/pids") and not lifecycle.is_created(life) and self._is_at_work(life):
+                raise _StaysError(f"it lives, and {directory}/pids is damaged")
             why = f"{owner} is gone, and left it half made"
         elif life.has_ended():
             why = f"it has ended, and {owner} is gone"
@@ -175,6 +181,10 @@ class _Pruning:
         else:
             raise _StaysError("it lives, and may outlive its creator")
         return Pruned("container", id, directory, why), life
+
+    def _is_at_work(self, life: Life) -> bool:
+        """Something of it lives, though it is not known which processes are its own."""
+        return bool(lifecycle.claimed_by(life.directory)) or any(map(cgroups.is_populated, life.place.directories(self.hierarchies)))
 
     def _record(self, id: str) -> dict[str, Any] | None:
         """None where there is none, and can be none any more. Raises _StaysError."""
@@ -200,6 +210,7 @@ class _Pruning:
                 _detach(point)
             if life is None:
                 yield from self._end_claimed(id)
+                yield from cgroups.clear(self._cgroups_named(id))
                 self._remove_files(id)
             elif life.mark is None:
                 yield from lifecycle.abandon(life)
@@ -444,14 +455,20 @@ def _is_old(path: str, age: float) -> bool:
 def _monitor_lives(directory: str) -> bool:
     """Who gets to know how it ends, and is to delete it then: with ``monitor="caller"`` that is not its creator. Process 1 takes any orphan, and
     deletes none."""
-    pids = read_pids(directory)
+    try:
+        pids = read_pids(directory)
+    except DamagedRecord:
+        return False  # it is looked for among all processes, then
     monitor = pids[1].find() if pids is not None and pids[1].pid != 1 else None
     return monitor is not None and not monitor.has_ended()
 
 
 def _lives(directory: str) -> bool:
     """Its processes, where only they are known of it."""
-    pids = read_pids(directory)
+    try:
+        pids = read_pids(directory)
+    except DamagedRecord:
+        return bool(lifecycle.claimed_by(directory))
     return pids is not None and any(process is not None and not process.has_ended() for process in (pids[0].find(), pids[1].find()))
 
 

@@ -6,7 +6,7 @@ import os
 
 from pyoci import cgroups, conmon, ids, lifecycle, runtimes, templates
 from pyoci.container import Container
-from pyoci.errors import ContainerNotFound, ExecutableError, InvalidID, InvalidOption
+from pyoci.errors import ContainerNotFound, Error, ExecutableError, InvalidID, InvalidOption
 from pyoci.options import Options, seconds
 from pyoci.store import Store, store_at
 from pyoci.streams import Stdio
@@ -186,14 +186,31 @@ def _arguments(given: Sequence[str]) -> Sequence[str]:
     return tuple(given)
 
 
-def loaded(store: Store) -> list[lifecycle.Life]:
-    """All containers of a state directory, as they are on disk."""
-    found = []
+def on_disk(store: Store) -> list[lifecycle.Life | Error]:
+    """All containers of a state directory, as they are on disk. One whose record is damaged, or of another version, is told by its error: it does
+    not keep the others."""
+    found: list[lifecycle.Life | Error] = []
     for id in store.ids():
         try:
             found.append(lifecycle.load(store, id))
         except (ContainerNotFound, InvalidID):
             pass  # deleted meanwhile, about to be created, or nothing of ours
+        except Error as error:
+            error.__context__ = None  # its frames, as those of the traceback, hold all that was found
+            found.append(error.with_traceback(None))
+    return found
+
+
+def loaded(store: Store) -> list[lifecycle.Life]:
+    """Those that can be taken up; what is wrong with the others is a warning in the log."""
+    found = []
+    for life in on_disk(store):
+        if isinstance(life, Error):
+            import logging
+
+            logging.getLogger("pyoci").warning("a container is left out: %s", str(life))
+        else:
+            found.append(life)
     return found
 
 
@@ -213,7 +230,7 @@ class OCIRuntime(RuntimeBase):
         return Container._of(lifecycle.load(self._host.store, id))
 
     def list(self) -> list[Container]:
-        """All containers in the state directory, by id."""
+        """All containers in the state directory, by id. One whose record is damaged is left out, with a warning in the log (``pyoci``)."""
         return [Container._of(life) for life in loaded(self._host.store)]
 
     def prune(self, *, dry_run: bool = False, created: bool = False, older_than: float = 0.0) -> Sequence[Pruned]:

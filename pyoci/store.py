@@ -19,7 +19,6 @@ import stat
 from pyoci import _ffi, advice, forks, ids
 from pyoci.conmon import check_directory
 from pyoci.errors import ContainerExists, ContainerNotFound, DamagedRecord, Error, InvalidOption, StateDirError
-from pyoci.exits import read_small
 from pyoci.process import Identity
 
 TYPE_CHECKING = False
@@ -140,12 +139,12 @@ def write_pid(path: str, pid: int) -> None:
 
 
 def read_record(directory: str, id: str) -> dict[str, Any]:
-    """The record of a container. Raises ContainerNotFound when there is none, Error when it is not one of ours."""
-    found = read_small(f"{directory}/record.json", 1 << 20)
+    """The record of a container. Raises ContainerNotFound when there is none, DamagedRecord, Error when it is not one of ours."""
+    found = _read(f"{directory}/record.json", 1 << 20)
     if found is None:
         raise ContainerNotFound(f"no container {id!r}: there is no {directory}/record.json (is it in another state directory?)")
     try:
-        record = json.loads(found[0])
+        record = json.loads(found)
     except (ValueError, RecursionError) as error:
         raise DamagedRecord(f"{directory}/record.json cannot be read: {error}") from None
     if not isinstance(record, dict) or record.get("version") != RECORD_VERSION:
@@ -154,9 +153,26 @@ def read_record(directory: str, id: str) -> dict[str, Any]:
 
 
 def read_pids(directory: str) -> tuple[Identity, Identity] | None:
-    """What the pids file of a container tells; None when there is none, or it is damaged."""
-    found = read_small(f"{directory}/pids", 256)
-    return parse_pids(found[0]) if found is not None else None
+    """(init, its monitor) of a container; None while it has none. Raises DamagedRecord: what cannot be read does not tell that they have ended."""
+    found = _read(f"{directory}/pids", 256)
+    if found is None:
+        return None
+    pids = parse_pids(found)
+    if pids is None:
+        raise DamagedRecord(f"{directory}/pids cannot be read: {found[:80]!r} are no processes; `pyoci prune` removes it once all in it has ended")
+    return pids
+
+
+def _read(path: str, limit: int) -> bytes | None:
+    """What we wrote; None if it is not there. Raises DamagedRecord for what is no file of ours, OSError when we have no room for looking."""
+    try:
+        return _ffi.file_read(path, limit, os.O_NOFOLLOW)[0]
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+        raise DamagedRecord(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from None
 
 
 def parse_pids(content: bytes) -> tuple[Identity, Identity] | None:

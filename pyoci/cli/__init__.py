@@ -121,7 +121,7 @@ def parser_of(verb: str, module: Verb | None = None) -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    given = sys.argv[1:] if argv is None else list(argv)
+    given = sys.argv[1:] if argv is None else [*argv]  # "list" is a module of ours, once it is imported
     # No option of pyoci's own takes a value, so the verb is the first word that is none.
     at = next((i for i, word in enumerate(given) if not word.startswith("-")), len(given))
     above = top()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyoci.cli import complain
 from pyoci.cli.output import columns_of, print_json, print_table
 from pyoci.cli.shared import json_lines, state_dir
 from pyoci.errors import ContainerNotFound, Error
@@ -22,10 +23,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    from pyoci.runtime import stored
+    from pyoci.container import Container
+    from pyoci.runtime import on_disk
+    from pyoci.store import store_at
 
     rows: list[dict[str, Any]] = []
-    for container in stored(options.state_dir):
+    failed = 0
+    for life in on_disk(store_at(options.state_dir)):
+        if isinstance(life, Error):
+            failed = complain(life)
+            continue
+        container = Container._of(life)
         if options.quiet:
             print(container.id)
             continue
@@ -56,7 +64,7 @@ def main(options: argparse.Namespace) -> int:
     elif not options.quiet:
         shown = [{**row, "created": row["created"] and row["created"][:19].replace("T", " "), "command": " ".join(row["args"])} for row in rows]
         print_table(columns_of("id", "state", "pid", "code", "runtime", "created", "command"), shown)
-    return 0
+    return failed
 
 
 def _about(container: Container) -> tuple[str, str | None, list[str]]:

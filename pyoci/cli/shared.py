@@ -38,14 +38,14 @@ def several_ids(parser: argparse.ArgumentParser) -> None:
 def lives(options: argparse.Namespace, fit: Callable[[Life], bool]) -> list[Life | Error]:
     """The containers of ``several_ids``; those that cannot be loaded are told by their error. ``fit``: which of them ``--all`` means."""
     from pyoci import lifecycle
-    from pyoci.runtime import loaded
+    from pyoci.runtime import on_disk
     from pyoci.store import store_at
 
     if options.all == bool(options.ids):
         raise InvalidOption("give the ids of containers, or --all")
     store = store_at(options.state_dir)
     if options.all:
-        return [life for life in loaded(store) if fit(life)]
+        return [life for life in on_disk(store) if isinstance(life, Error) or fit(life)]
     found: list[Life | Error] = []
     for id in dict.fromkeys(options.ids):
         try:

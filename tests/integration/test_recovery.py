@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 
 import pyoci
 from pyoci import cgroups, direct, recovery
+from pyoci.cli import main
 from pyoci.networks import NetworkNamespace
 from tests import audit
 from tests.containers import FOREVER, Build, ready
@@ -378,6 +380,45 @@ def test_a_record_that_was_cut_off_or_is_of_another_version(runtime: pyoci.OCIRu
         (directory / "record.json").write_text(content)
     assert [item.id for item in runtime.prune()] == ["cut"]
     shutil.rmtree(f"{runtime.state_dir}/containers/newer")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["pids", "record.json"])
+def test_damage_is_no_end_and_does_not_hide_the_others(
+    runtime: pyoci.OCIRuntime, build: Build, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setattr(recovery, "YOUNG", 0.0)
+
+    def two(runtime: pyoci.OCIRuntime, build: Build) -> None:
+        for id in "hurt", "whole":
+            sleeper(runtime, build, id)
+
+    killed_creator(runtime, build, two)
+    kept = runtime.load("hurt")
+    path = Path(kept.directory, name)
+    whole = path.rename(f"{path}.whole")
+    path.write_bytes(whole.read_bytes()[:20])
+    try:
+        with pytest.raises(pyoci.DamagedRecord, match=str(path)):
+            runtime.load("hurt")
+        assert [container.id for container in runtime.list()] == ["whole"]
+        assert main(["list", "--quiet", "--state-dir", runtime.state_dir]) == 125
+        said = capfd.readouterr()
+        assert said.out == "whole\n"
+        assert str(path) in said.err
+        assert main(["delete", "--force", "--all", "--state-dir", runtime.state_dir]) == 125
+        assert capfd.readouterr().out == "whole\n"
+        assert runtime.prune() == []  # it lives
+        conmon = os.pidfd_open(int(Path(kept.directory, "conmon.pid").read_text()))
+        kept.kill("KILL")
+        assert select.select([conmon], [], [], 10)[0]
+        os.close(conmon)
+        assert [item.id for item in runtime.prune()] == ["hurt"]
+        assert runtime.prune() == []
+    finally:
+        if whole.exists():
+            whole.rename(path)
+            kept.delete(force=True)
 
 
 @pytest.mark.root

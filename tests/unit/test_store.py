@@ -1,15 +1,17 @@
 """The state directory."""
 
 import os
+import resource
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyoci.errors import ContainerExists, ContainerNotFound, Error, InvalidID, InvalidOption, StateDirError
-from pyoci.store import Store, default_directory, parse_pids, read_record, remove_tree, write_file
+from pyoci.errors import ContainerExists, ContainerNotFound, DamagedRecord, Error, InvalidID, InvalidOption, StateDirError
+from pyoci.store import Store, default_directory, parse_pids, read_pids, read_record, remove_tree, write_file
 
 
 def test_directories_are_closed_to_others(tmp_path: Path) -> None:
@@ -117,6 +119,35 @@ def test_a_damaged_record_is_an_error_that_names_it(tmp_path: Path, content: byt
     (tmp_path / "record.json").write_bytes(content)
     with pytest.raises(Error, match=r"record\.json"):
         read_record(str(tmp_path), "job")
+
+
+@pytest.mark.parametrize("content", [b"", b"12 345 6789 13", b"\xff"])
+def test_damaged_pids_are_no_end(tmp_path: Path, content: bytes) -> None:
+    assert read_pids(str(tmp_path)) is None
+    (tmp_path / "pids").write_bytes(content)
+    with pytest.raises(DamagedRecord, match=f"{tmp_path}/pids"):
+        read_pids(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/null", path)])
+def test_what_is_no_file_of_ours_is_damaged(tmp_path: Path, kind: Callable[[str], None]) -> None:
+    for name in "pids", "record.json":
+        kind(f"{tmp_path}/{name}")
+    with pytest.raises(DamagedRecord, match=f"{tmp_path}/pids"):
+        read_pids(str(tmp_path))
+    with pytest.raises(DamagedRecord, match=f"{tmp_path}/record.json"):
+        read_record(str(tmp_path), "job")
+
+
+def test_no_room_for_looking_is_not_damage(tmp_path: Path) -> None:
+    (tmp_path / "pids").write_text("12 345 6789 13 346 6790")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            read_pids(str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_no_record_is_no_container(tmp_path: Path) -> None:
