@@ -15,7 +15,7 @@ from typing import Any
 import pyoci
 from benchmarks import pairs
 from benchmarks.context import Context
-from pyoci import bridges, lifecycle, networks, spec
+from pyoci import lifecycle, networks, spec
 from pyoci.bench import measure, tables
 from pyoci.bench.ways import PATIENCE, TRUE, Life, Ours, checked, config_of
 from pyoci.networks import Network
@@ -95,7 +95,7 @@ def ways(runtime: pyoci.OCIRuntime, ends: ExitStack) -> list[Networked]:
         Networked(runtime, "named, shared", config_of(), ends.enter_context(networks.NetworkNamespace.make())),
         Networked(runtime, "host", spec.build(TRUE, rootfs=config_of()["root"]["path"], read_only=True, network="host")),
         Networked(runtime, "no namespace", without_namespace()),
-        Networked(runtime, "bridge", config_of(), ends.enter_context(bridges.Bridge(subnet="10.88.0.0/16", namespace=host))),
+        Networked(runtime, "bridge", config_of(), ends.enter_context(pyoci.bridges.Bridge(subnet="10.88.0.0/16", namespace=host))),
     ]
 
 
