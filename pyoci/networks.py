@@ -251,7 +251,7 @@ class NetworkPool(Network):
 
     A container gets one that is as new: the kernel has told of no change in it, and no socket is left. One that is not, or whose container could
     have changed what nobody tells of (``leaves_as_found``; an exec with capabilities of its own), is closed and never used again. What passes
-    from one container to the next all the same is counters, the numbers that the kernel gives out, and caches (docs/networks.md).
+    from one container to the next all the same is counters, the numbers that the kernel gives out, and caches (docs/guide/networks.md).
 
     ``size``: how many may lie idle; by default 8 for each processor that we may use. Any number may be in use; who finds none idle gets a new one.
     The namespaces have no name, and go with this process or with the last container in them. Threads may share a pool; a forked child

@@ -5,7 +5,7 @@ that come from one template. So a pool's container is created with a program of 
 descriptor: a sealed memory file, so nothing of it is to be seen in the container. It waits in state "created", as any container does that has not
 been started: nothing has been executed in it. A claim sends arguments, environment, working directory and the standard streams (SCM_RIGHTS,
 unix(7)) by a socket that only the pool and this one container have, and opens the FIFO; the program takes them, closes what it has, and
-becomes the command. A container is used once. docs/warm.md says what a claim cannot change.
+becomes the command. A container is used once. docs/guide/warm.md says what a claim cannot change.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class Claim:
         sent = [fd for fd in self._fds if fd >= 0]
         self._pool._give_to_user(sent)
         with member.channel:
-            left = left[_ffi.send(member.channel.fd, left, sent) :]
+            left = _sent(member.channel, left, sent)
             yield from lifecycle.start(life)
             self._pool._worker.tell("started", member)
             ready: set[int] = set()
@@ -162,12 +162,20 @@ class Claim:
                 if passed(deadline):
                     raise Timeout(f"sending the command to {life.id!r} was not done within the given time", None)
                 if member.channel.fd in ready:
-                    left = left[_ffi.send(member.channel.fd, left) :]
+                    left = _sent(member.channel, left)
                 if left:
                     ready = yield Wait((init.pidfd,), (member.channel.fd,), deadline)
 
     def refused(self, error: Error, _said: bytes) -> NoReturn:
         raise error
+
+
+def _sent(channel: Descriptor, data: memoryview, fds: Sequence[int] = ()) -> memoryview:
+    """What is left to be sent; nothing where nobody reads any more: it was killed, which its start or its end tells."""
+    try:
+        return data[_ffi.send(channel.fd, data, fds) :]
+    except ConnectionError:
+        return data[:0]
 
 
 class PoolBase:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from pathlib import Path
+from socket import SOCK_STREAM
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyoci
-from pyoci import warm
+from pyoci import _ffi, warm
+from pyoci.process import Descriptor
 
 SOURCE = Path(__file__).parents[2] / "csrc" / "warm.c"
 WORD = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -67,3 +69,13 @@ def test_both_sides_have_the_same_numbers() -> None:
         "REQUEST_LIMIT": warm.REQUEST_LIMIT,
         "STRINGS_LIMIT": warm.STRINGS_LIMIT,
     }
+
+
+def test_a_command_that_nobody_reads_any_more() -> None:
+    ours, theirs = map(Descriptor, _ffi.socketpair(SOCK_STREAM))
+    with ours:
+        data = memoryview(b"x" * (1 << 20))
+        left = warm._sent(ours, data)
+        assert 0 < len(left) < len(data)
+        theirs.close()
+        assert not warm._sent(ours, left)
