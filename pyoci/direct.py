@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 
 from pyoci import conmon, runtimes
-from pyoci.errors import CreateError, SpawnError, Timeout
+from pyoci.errors import CreateError, SpawnError
 from pyoci.exits import read_small
 from pyoci.process import KILL_GRACE, Process, descendants, ended, namespace_pids, read_stat, returncode_of
 from pyoci.waiting import Wait, deadline_in, passed
@@ -127,10 +127,7 @@ def launch(life: Life, first: Process, options: Options, namespace: Mounts | Non
     fds = (*options.stdio, *options.passed_fds)
     first.spawn(host.executable, argv, host.runtime_env(options.notify_socket), fds=fds, cwd=directory, process_group=True, mounts=namespace)
     if not (yield from ended(first, deadline)):
-        raise Timeout(
-            f"creating {life.id!r} took longer than {host.create_timeout:g} s, and was undone; raise create_timeout, or look at its hooks",
-            host.create_timeout,
-        )
+        raise host.too_slow(life.id)
     exit = first.reap() or (-1, 0)
     first.close()
     if exit != (0, 0):

@@ -147,6 +147,11 @@ class Host:
         """The path by which the runtime is called: quicker than its own, where possible, but only good while this process lives."""
         return shortcuts.executable(self.runtime.path) if "memfd" in self.shortcuts else self.runtime.path
 
+    def too_slow(self, id: str) -> Timeout:
+        """The error of a create that took too long."""
+        timeout = self.create_timeout
+        return Timeout(f"creating {id!r} took longer than {timeout:g} s, and was undone; raise create_timeout, or look at its hooks", timeout)
+
     def options(self, **given: Any) -> Options:
         """How a container is created: as given, else as it holds for all."""
         return Options(**{**self.defaults, **given}) if given else self._options
@@ -460,10 +465,7 @@ def _sync_line(life: Life, fd: int, deadline: int) -> Operation[bytes | None]:
                 raise ProtocolError(f"creating {life.id!r}: conmon's message was cut off: {reader.received[:200]!r}", reader.received)
             return None
         if passed(deadline):
-            raise Timeout(
-                f"creating {life.id!r} took longer than {life.host.create_timeout:g} s, and was undone; raise create_timeout, or look at its hooks",
-                life.host.create_timeout,
-            )
+            raise life.host.too_slow(life.id)
 
 
 def _reap_first(life: Life, first: Process, deadline: int) -> Operation[tuple[int, int]]:

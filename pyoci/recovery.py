@@ -206,7 +206,7 @@ class _Pruning:
         with (yield from _lock(id, pruned.name)):
             # Once more under the lock: it can have been removed meanwhile, and even be another one of the same id.
             _, life = self._look(id)
-            for point in _mounts_below(pruned.name):
+            for point in mounts_below(pruned.name):
                 _detach(point)
             if life is None:
                 yield from self._end_claimed(id)
@@ -236,7 +236,7 @@ class _Pruning:
             yield from (path for path in life.place.directories(self.hierarchies) if os.path.isdir(path))
             yield from (unit for unit in (life.place.scope, life.place.unit) if unit is not None)
         yield from (path for root in sorted(self.roots) if os.path.isdir(path := f"{root}/{id}"))
-        yield from (f"mount {point}" for point in _mounts_below(directory))
+        yield from (f"mount {point}" for point in mounts_below(directory))
         yield directory
 
     def _is_recent(self, when_ns: int) -> bool:
@@ -511,7 +511,7 @@ def _cgroups_of(processes: list[int], id: str) -> Iterator[str]:
     yield from sorted(found)
 
 
-def _mounts_below(directory: str) -> list[str]:
+def mounts_below(directory: str) -> list[str]:
     """The mount points in a directory, the last mounted first (proc_pid_mountinfo(5))."""
     found = []
     prefix = os.fsencode(directory) + b"/"

@@ -12,6 +12,7 @@ from glob import glob
 
 from pyoci import cgroups
 from pyoci.errors import Error
+from pyoci.recovery import mounts_below
 from pyoci.runtime import stored
 from pyoci.store import default_directory
 
@@ -43,16 +44,9 @@ def clear(base: str) -> None:
     """Kills and removes what lives in the state directories of ``base``, then these."""
     for runtime in os.listdir(base):
         _end_all(f"{base}/{runtime}", runtime)
-        for point in _mounted_below(f"{base}/{runtime}"):  # where podman was interrupted
+        for point in mounts_below(f"{base}/{runtime}"):  # where podman was interrupted
             _quietly(["umount", "--lazy", point])
         shutil.rmtree(f"{base}/{runtime}")
-
-
-def _mounted_below(directory: str) -> list[str]:
-    """The innermost first."""
-    with open("/proc/self/mountinfo") as file:
-        points = [line.split()[4] for line in file]
-    return [point for point in reversed(points) if point.startswith(f"{directory}/")]
 
 
 def _podman_marks() -> set[str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pyoci.container import Container, ExecSession
+    from pyoci.process import Descriptor
     from pyoci.waiting import Operation
 
 
@@ -38,7 +39,7 @@ def attended(container: Container, *, interactive: bool, timeout: float | None =
                 return (2 if packet[0] == 3 else 1), packet[1:]
 
             deadline = deadline_in(timeout)
-            drive(join(attachment.fileno(), unpack, 0 if interactive else -1, attachment.close_stdin if not tty else lambda: None, deadline))
+            drive(join(attachment._check(), unpack, 0 if interactive else -1, attachment.close_stdin if not tty else lambda: None, deadline))
             status = container.wait(None if timeout is None else 0 if passed(deadline) else timeout)
     except Interrupted as interrupt:
         container.stop(0)
@@ -55,7 +56,7 @@ def attended_exec(session: ExecSession, *, interactive: bool, timeout: float | N
     deadline = deadline_in(timeout)
     try:
         with Passing(session.kill), our_terminal(session.resize, interactive):
-            drive(join(session.stdin.fileno(), lambda data: (1, data), 0 if interactive else -1, lambda: None, deadline))
+            drive(join(session.stdin._check(), lambda data: (1, data), 0 if interactive else -1, lambda: None, deadline))
             status = session.wait(None if timeout is None else 0 if passed(deadline) else timeout)
     except Interrupted as interrupt:
         session.stop(0)
@@ -72,18 +73,15 @@ def attended_exec(session: ExecSession, *, interactive: bool, timeout: float | N
     return exit_code(session.id, status.code)
 
 
-def join(end: int, unpack: Callable[[bytes], tuple[int, bytes]], source: int, at_end: Callable[[], object], deadline: int) -> Operation[None]:
+def join(end: Descriptor, unpack: Callable[[bytes], tuple[int, bytes]], source: int, at_end: Callable[[], object], deadline: int) -> Operation[None]:
     """Moves what comes from ``end`` to our stdout and stderr, and what comes from ``source`` to it, until ``end`` ends, or the deadline passes.
     ``at_end``: called at the end of the input."""
     from pyoci.streams import read_now
 
-    class Borrowed:
-        fd = end
-
     pending = memoryview(b"")
     while not passed(deadline):
-        ready = yield Wait((end, source) if source >= 0 and not pending else (end,), (end,) if pending else (), deadline)
-        while (packet := read_now(Borrowed, PACKET_OUT)) is not None:  # type: ignore[arg-type]
+        ready = yield Wait((end.fd, source) if source >= 0 and not pending else (end.fd,), (end.fd,) if pending else (), deadline)
+        while (packet := read_now(end, PACKET_OUT)) is not None:
             if not packet:
                 return
             to, data = unpack(packet)
@@ -95,7 +93,7 @@ def join(end: int, unpack: Callable[[bytes], tuple[int, bytes]], source: int, at
                 at_end()
         while pending:
             try:
-                pending = pending[os.write(end, pending) :]
+                pending = pending[os.write(end.fd, pending) :]
             except BlockingIOError:
                 break
             except OSError:
