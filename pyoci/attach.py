@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import deque
 
-from pyoci.errors import ContainerStateError, InvalidOption, Timeout
+from pyoci.errors import ContainerNotFound, ContainerStateError, InvalidOption, Timeout
 from pyoci.execs import check_size
 from pyoci.process import Descriptor
 from pyoci.streams import check_bytes, read_now
@@ -50,6 +50,7 @@ def connect(life: Life) -> Operation[Descriptor]:
                     raise Timeout(f"attaching to {life.id!r}: conmon took nobody in for {CONNECT_TIMEOUT:g} s", CONNECT_TIMEOUT) from None
                 yield Wait((), (), deadline_in(0.01))
             except (FileNotFoundError, ConnectionRefusedError):
+                life.check_current()
                 raise ContainerStateError(f"cannot attach to {life.id!r}: it has ended, or its conmon has", "stopped") from None
 
 
@@ -57,7 +58,7 @@ def _directory(life: Life) -> int:
     try:
         return os.open(life.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise ContainerStateError(f"cannot attach to {life.id!r}: it was deleted", "stopped") from None
+        raise ContainerNotFound(f"no container {life.id!r}: it was deleted") from None
 
 
 def resize(life: Life, rows: int, columns: int) -> None:
@@ -66,6 +67,7 @@ def resize(life: Life, rows: int, columns: int) -> None:
     try:
         fifo = Descriptor(os.open(f"{life.directory}/ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:  # ENXIO: nobody reads it
+        life.check_current()
         raise ContainerStateError(f"cannot resize the terminal of {life.id!r}: conmon's {life.directory}/ctl: {error.strerror}", "stopped") from None
     with fifo:
         os.write(fifo.fd, f"1 {rows} {columns}\n".encode())  # one line in one write: 2.1.6 mishandles several in one read

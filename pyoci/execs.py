@@ -140,6 +140,7 @@ def process_of(
     if isinstance(args, str | bytes) or not all(isinstance(argument, str) for argument in args):
         raise InvalidOption(f"args must be a list of strings, not {args!r:.200}; for a shell: ['sh', '-c', COMMAND]")
     if life.model is None:
+        life.check_current()
         life.model = Model(spec.load(life.directory))
     model = life.model
     changes: dict[str, Any] = {}
@@ -201,8 +202,8 @@ def check_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def check_running(life: Life, also: Sequence[State] = ()) -> None:
-    """Raises ContainerStateError unless it runs, or is in one of the states ``also``. Asked of the kernel, not of the runtime: crun hangs in a
-    container that is paused, and neither is in need of the call otherwise."""
+    """Raises ContainerStateError unless it runs, or is in one of the states ``also``; ContainerNotFound when it was deleted. Asked of the kernel,
+    not of the runtime: crun hangs in a container that is paused, and neither is in need of the call otherwise."""
     status: State
     init = life.init
     if init is None or life.has_ended():
@@ -215,6 +216,7 @@ def check_running(life: Life, also: Sequence[State] = ()) -> None:
         return
     if status in also:
         return
+    life.check_current()
     raise ContainerStateError(f"cannot exec in {life.id!r}: it is {status}", status)
 
 

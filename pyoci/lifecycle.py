@@ -294,6 +294,11 @@ class Life:
         """It is still there, and its id has not been given to another one since."""
         return not self.removed and (mark(self.directory) == self.mark if self.mark is not None else os.path.isdir(self.directory))
 
+    def check_current(self) -> None:
+        """Raises ContainerNotFound when it is not there any more."""
+        if not self.is_current():
+            raise ContainerNotFound(f"no container {self.id!r}: it was deleted") from None
+
     def check_own(self, verb: str) -> None:
         """Raises ContainerInherited in a forked child."""
         if self.is_inherited():
@@ -663,8 +668,7 @@ def state(life: Life) -> Operation[State]:
     """``created``, ``running``, ``paused`` or ``stopped``; ``configured`` when it has ended and the runtime does not know it any more. The runtime
     is asked while the container lives, and when nothing of it is in the runtime's state root. Raises ContainerNotFound."""
     if life.has_ended():
-        if not life.is_current():
-            raise ContainerNotFound(f"no container {life.id!r}: it was deleted")
+        life.check_current()
         if os.path.lexists(f"{life.host.runtime.root}/{life.id}"):
             return "stopped"
     try:
@@ -672,8 +676,7 @@ def state(life: Life) -> Operation[State]:
     except RuntimeFailed as error:
         if not runtimes.says_missing(error.stderr):
             raise
-        if not life.is_current():
-            raise ContainerNotFound(f"no container {life.id!r}: it was deleted") from None
+        life.check_current()
         if life.has_ended():
             yield from _back_to_configured(life)
             return "configured"
@@ -747,8 +750,8 @@ def wait(life: Life, timeout: float | None) -> Operation[ExitStatus]:
                 raise
         if kernel is None and life.init is not None:
             kernel = life.init.exit_code()
-        if kernel is None and life.status is None and not life.is_current():
-            raise ContainerNotFound(f"no container {life.id!r}: it was deleted")
+        if kernel is None and life.status is None:
+            life.check_current()
         life.status = life.status or _read_exit(life, kernel, is_over)
     return life.status
 
@@ -781,11 +784,12 @@ def _keep_exit(life: Life, kernel: tuple[int, int]) -> tuple[bytes, int] | None:
 
 def kill(life: Life, signal: int, everything: bool = False) -> Operation[None]:
     """Sends a signal to the container's init, through its pidfd; ``everything``: to each process in its cgroup. Raises ContainerStateError when
-    it has ended, and with ``everything`` when nobody is there."""
+    it has ended, and with ``everything`` when nobody is there; ContainerNotFound when it was deleted."""
     life.check_own("signal")
     if everything and life.cgroups_path is not None and cgroups.signal_all(life.own_cgroups(), signal):
         return
     if life.has_ended() or life.init is None or not life.init.signal(signal):
+        life.check_current()
         raise ContainerStateError(f"cannot signal {life.id!r}: it has ended", "stopped")
     return
     yield

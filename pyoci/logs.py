@@ -229,7 +229,11 @@ class FileReader(Reader):
         self._path = life.log_path
         self._line = b""
         self._watch: Descriptor | None = None
-        self._file = self._open()
+        try:
+            self._file = self._open()
+        except StateDirError:
+            life.check_current()
+            raise
         if tail is not None:
             os.lseek(self._file.fd, start_of_tail(self._file.fd, tail, stream), os.SEEK_SET)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -373,3 +374,31 @@ def test_the_processes_of_a_container(runtime: pyoci.OCIRuntime, build: Build) -
         assert (other.ppid, other.args) == (init.pid, ["sleep", "100"])
         container.stop(5)
         assert container.processes() == []
+
+
+@pytest.mark.parametrize("by_another", [False, True])
+def test_what_is_asked_of_a_deleted_container(runtime: pyoci.OCIRuntime, build: Build, by_another: bool) -> None:
+    with runtime.create(build("sleep", "100"), "job") as container:
+        container.start()
+        kept = runtime.load("job")
+        container.kill()
+    gone = kept if by_another else container
+    calls: list[Callable[[], object]] = [
+        gone.state,
+        gone.start,
+        gone.kill,
+        gone.pause,
+        gone.resume,
+        gone.delete,
+        gone.attach,
+        gone.logs,
+        lambda: gone.delete(force=True),
+        lambda: gone.exec(["true"]),
+    ]
+    for call in calls:
+        with pytest.raises(pyoci.ContainerNotFound, match="it was deleted"):
+            call()
+    # How it ended is known for as long as somebody holds it.
+    assert gone.wait(0) == gone.stop()
+    assert gone.processes() == []
+    assert gone.exec_sessions() == []
