@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from os import O_NOFOLLOW
 
 from pyoci import _ffi
@@ -34,7 +33,7 @@ class ExitStatus:
         """When it ended, in UTC; None when unknown."""
         if self._finished_ns is None:
             return None
-        from datetime import datetime, timedelta
+        from datetime import UTC, datetime, timedelta
 
         return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=self._finished_ns // 1000)
 

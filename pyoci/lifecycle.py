@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+from _socket import SOCK_STREAM  # socket itself takes a millisecond more to import
 from signal import SIGKILL
-from socket import SOCK_STREAM
 from time import CLOCK_BOOTTIME, clock_gettime, time_ns
 
 from pyoci import _ffi, activation, cgroups, conmon, forks, mounts, owners, rootless, runtimes, selinux, shortcuts

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+import sys
 
 from pyoci import cgroups
 from pyoci.errors import ExecutableError, NoRuntime, ProtocolError, text
@@ -277,10 +278,11 @@ def choose(env: Mapping[str, str], candidates: Sequence[str] = CANDIDATES) -> st
             why = text(error)
         if why is None:
             _chosen[key] = path
-            import logging
+            if "logging" in sys.modules:  # else nobody listens, and it is the most expensive import of a short program's
+                import logging
 
-            without = "".join(f"; not {other}: {reason}" for other, reason in tried.items())
-            logging.getLogger("pyoci").debug("chose %s at %s%s", name, path, without)
+                without = "".join(f"; not {other}: {reason}" for other, reason in tried.items())
+                logging.getLogger("pyoci").debug("chose %s at %s%s", name, path, without)
             return path
         tried[name] = why
     reasons = "; ".join(f"{name}: {why}" for name, why in tried.items())
