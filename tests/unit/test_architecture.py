@@ -2,10 +2,13 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+HEAVY = {"argparse", "asyncio", "datetime", "inspect", "logging", "random", "shutil", "socket", "tempfile", "typing"}
 BESIDE = {"pyoci/__init__.py", "pyoci/__main__.py"}
 """The package's face, which names what it gives from everywhere, and what runs it."""
 
@@ -57,3 +60,14 @@ def test_imports_come_from_above() -> None:
             if own is not None and other is not None and other > own:
                 upward.append(f"{module} imports {name}")
     assert upward == []
+
+
+def loaded(code: str) -> set[str]:
+    done = subprocess.run([sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
+
+
+def test_what_is_heavy_is_imported_when_it_is_needed() -> None:
+    bare = loaded("")
+    assert (loaded("import pyoci.oneshot") - bare) & HEAVY == set()
+    assert {name for name in loaded("import pyoci") - bare if not name.startswith("pyoci")} <= {"__future__"}
