@@ -238,7 +238,7 @@ def test_a_session_that_is_left_alone_goes_with_its_container(runtime: pyoci.OCI
         assert early.wait(0).code == 137
     except pyoci.ContainerStateError as error:  # the runtime was not so far
         assert error.state == "stopped"
-    with pytest.raises(pyoci.ContainerStateError):
+    with pytest.raises(pyoci.ContainerNotFound):
         container.exec(["true"])
 
 

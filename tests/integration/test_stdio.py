@@ -135,7 +135,7 @@ def test_attach_when_it_has_ended(runtime: pyoci.OCIRuntime, build: Build) -> No
         container.wait(PATIENCE)
         with pytest.raises(pyoci.ContainerStateError):
             container.attach()
-    with pytest.raises(pyoci.ContainerStateError):
+    with pytest.raises(pyoci.ContainerNotFound):
         container.attach()
 
 
@@ -154,7 +154,7 @@ def test_a_terminal(runtime: pyoci.OCIRuntime, build: Build) -> None:
         assert container.wait(PATIENCE).code == 3
         with pytest.raises(pyoci.InvalidOption):
             attachment.resize(0, 1)
-    with pytest.raises(pyoci.ContainerStateError):
+    with pytest.raises(pyoci.ContainerNotFound):
         attachment.resize(1, 1)
 
 
