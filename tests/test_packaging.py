@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import pyoci
-from tests import trees
+from tests import hosts, trees
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("argparse", "asyncio", "dataclasses", "json", "logging", "pathlib", "pyoci._native", "subprocess", "typing")
@@ -75,6 +75,14 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment / "bin"
 
 
+def install_for(target: str, python: str, wheel: Path, *, cwd: Path) -> None:
+    """The wheel and what it requires, from nothing but wheels for that Python."""
+    kinds = [f"--platform={kind}_{os.uname().machine}" for kind in ("linux", "manylinux_2_17", "manylinux2014", "manylinux_2_28")]
+    abis = [f"--abi={abi}" for abi in (f"cp{python.replace('.', '')}", "abi3", "none")]
+    only = ("--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *abis, *kinds)
+    output(sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--target", target, *only, wheel, cwd=cwd)
+
+
 def test_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
     name, version, python, abi, platform = built.wheel.stem.split("-")
     assert (name, python, abi) == ("pyoci_runtime", "cp311", "abi3")
@@ -131,10 +139,7 @@ def test_wheel_installs_in_debian_without_a_compiler(built: Built, tmp_path: Pat
     """pip takes nothing but wheels, ours and cffi's, for that Python; the tree's own Python then uses them, with its own glibc."""
     tree = trees.tree(suite)
     with tempfile.TemporaryDirectory(prefix="wheel-", dir=tree / "tmp") as target:
-        kinds = [f"--platform={kind}_{os.uname().machine}" for kind in ("linux", "manylinux_2_17", "manylinux2014", "manylinux_2_28")]
-        abis = [f"--abi={abi}" for abi in (f"cp{python.replace('.', '')}", "abi3", "none")]
-        only = ("--only-binary=:all:", "--implementation=cp", f"--python-version={python}", *abis, *kinds)
-        output(sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--target", target, *only, built.wheel, cwd=tmp_path)
+        install_for(target, python, built.wheel, cwd=tmp_path)
         program = """
 import sys
 import cffi, pyoci, pyoci._native
@@ -144,6 +149,37 @@ print("%d.%d" % sys.version_info[:2], cffi.__file__, pyoci.__version__)
         inside = f"/{Path(target).relative_to(tree)}"
         found = output("chroot", tree, "env", f"PYTHONPATH={inside}", "PATH=/nonexistent", "/usr/bin/python3", "-c", program, cwd=tmp_path).split()
     assert found == [python, f"{inside}/cffi/__init__.py", pyoci.__version__]
+
+
+@pytest.mark.root
+def test_wheel_runs_a_container_in_debian(built: Built, tmp_path: Path) -> None:
+    """With Debian 13's own Python, conmon and runtimes: the host of that name, which has the checkout, but imports the wheel from beside it."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="wheel-", dir=ROOT / "build") as target:
+        install_for(target, "3.13", built.wheel, cwd=tmp_path)
+        inside = f"{hosts.CHECKOUT}/{Path(target).relative_to(ROOT)}"
+        program = """
+import pyoci
+for runtime in "crun", "runc":
+    for monitor in "conmon", "direct":
+        done = pyoci.run(["sh", "-c", "echo hello; exit 3"], runtime=runtime, monitor=monitor, timeout=60)
+        assert (done.returncode, done.stdout) == (3, b"hello\\n"), done
+print(pyoci.__file__)
+"""
+        # This process may be on a host; the machine of another is made by a process that is told of none.
+        host = ("env", "--unset=PYOCI_TESTS_HOST", ROOT / "tests/host", "debian13")
+        found = output(*host, "env", "-C", "/", f"PYTHONPATH={inside}", "python3", "-c", program, cwd=ROOT)
+    assert found.split()[-1] == f"{inside}/pyoci/__init__.py"
+
+
+def test_only_the_journal_needs_libsystemd(built: Built) -> None:
+    """Where its headers are missing, pip can build no systemd-python: neither the core nor what people install with it may ask for that."""
+    (metadata,) = (text for name, text in contents(built.wheel).items() if name.endswith(".dist-info/METADATA"))
+    lines = metadata.decode().split("\n\n")[0].splitlines()
+    required = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
+    assert [name for name in required if "extra ==" not in name] == ["cffi>=1.15"]
+    assert [name for name in required if name.startswith("systemd")] == ['systemd-python>=235; extra == "journal"']
+    assert [name for name in required if "journal" in name] == ['systemd-python>=235; extra == "journal"']  # no other extra asks for it
 
 
 def test_directory_named_as_the_package_hides_nothing(tmp_path: Path) -> None:
