@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
+from pyoci import terminal
 from pyoci.attach import PACKET_IN, PACKET_OUT
 from pyoci.cli.shared import exit_code
 from pyoci.cli.signals import Interrupted, Passing
@@ -106,18 +107,6 @@ def write_all(fd: int, data: bytes) -> None:
         left = left[os.write(fd, left) :]
 
 
-def size_here() -> tuple[int, int]:
-    """Rows and columns of our terminal; 24 and 80 where we have none."""
-    for fd in (0, 1, 2):
-        try:
-            size = os.get_terminal_size(fd)
-        except OSError:
-            continue
-        if size.lines and size.columns:
-            return size.lines, size.columns
-    return 24, 80
-
-
 @contextmanager
 def our_terminal(resize: Callable[[int, int], object] | None, interactive: bool) -> Iterator[None]:
     """Within its block our terminal, if stdin is one, hands every key on, and its size goes to ``resize`` now and at SIGWINCH. None: it stays as it
@@ -125,24 +114,17 @@ def our_terminal(resize: Callable[[int, int], object] | None, interactive: bool)
     if resize is None:
         yield
         return
-    import termios
-    import tty
 
     def fit(*_: object) -> None:
         try:
-            resize(*size_here())
+            resize(*terminal.size())
         except Error:
             pass  # it has ended
 
-    is_raw = interactive and os.isatty(0)
-    before = termios.tcgetattr(0) if is_raw else None
     handler = signal.signal(signal.SIGWINCH, fit)
     try:
         fit()
-        if is_raw:
-            tty.setraw(0, termios.TCSANOW)
-        yield
+        with terminal.raw() if interactive else nullcontext():
+            yield
     finally:
-        if before is not None:
-            termios.tcsetattr(0, termios.TCSADRAIN, before)
         signal.signal(signal.SIGWINCH, handler)

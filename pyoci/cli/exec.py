@@ -58,9 +58,10 @@ def main(options: argparse.Namespace) -> int:
         "session_id": options.session_id,
     }
     if options.tty:
-        from pyoci.cli.attaching import attended_exec, size_here
+        from pyoci import terminal
+        from pyoci.cli.attaching import attended_exec
 
-        session = container.exec(command, tty=True, size=size_here(), **given)
+        session = container.exec(command, tty=True, size=terminal.size(), **given)
         return attended_exec(session, interactive=options.interactive, timeout=options.timeout)
     stdin = 0 if options.interactive else DEVNULL
     session = container.exec(command, stdin=stdin, stdout=output, stderr=output, **given)

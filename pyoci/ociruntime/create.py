@@ -109,7 +109,8 @@ def _follow(life: Life, terminal: Descriptor | None = None) -> int:
         common.forward_signals(init.signal)
         drive(lifecycle.start(life))
         if terminal is not None:
-            from pyoci.ociruntime.terminal import raw, relay
+            from pyoci.ociruntime.terminal import relay
+            from pyoci.terminal import raw
 
             with raw(), terminal:
                 drive(relay(terminal, init))

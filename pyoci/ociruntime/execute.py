@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 
-from pyoci import execs, ids, runtimes, spec
+from pyoci import execs, ids, runtimes, spec, terminal
 from pyoci.errors import ExecError, InvalidOption
-from pyoci.ociruntime import EXEC_FAILURE, common, terminal
+from pyoci.ociruntime import EXEC_FAILURE, common
+from pyoci.ociruntime.terminal import relay
 from pyoci.options import open_fds
 from pyoci.store import write_pid
 from pyoci.streams import DEVNULL, Stdio
@@ -126,7 +127,7 @@ def _follow(life: Life, pid_file: str | None, program: str, process: bytes, tty:
             write_pid(pid_file, session.told_pid())
     if started.terminal is not None:
         with terminal.raw(), started.terminal:
-            drive(terminal.relay(started.terminal, session.runtime))
+            drive(relay(started.terminal, session.runtime))
     status = drive(execs.wait(session, None))
     if session.refusal is not None:
         raise ExecError(f"exec in {life.id!r}: the runtime failed", runtimes.parse_log(session.refusal))

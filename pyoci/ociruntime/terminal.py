@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 
 from pyoci.execs import set_size
 from pyoci.process import Descriptor
 from pyoci.streams import Pump, near
+from pyoci.terminal import size
 from pyoci.waiting import NEVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pyoci.process import Process
     from pyoci.waiting import Operation
-
-DEFAULT_SIZE = (24, 80)
-
-
-def size() -> tuple[int, int]:
-    """(rows, columns) of ours."""
-    try:
-        columns, rows = os.get_terminal_size(0)
-    except OSError:
-        return DEFAULT_SIZE
-    return (rows, columns) if rows and columns else DEFAULT_SIZE
-
-
-@contextmanager
-def raw() -> Iterator[None]:
-    """Ours, if stdin is one, hands everything on: the container's has the line discipline."""
-    import termios
-    import tty
-
-    try:
-        before = termios.tcgetattr(0)
-    except termios.error:
-        yield
-        return
-    tty.setraw(0, termios.TCSANOW)  # and not by throwing away what was typed already
-    try:
-        yield
-    finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
 def relay(master: Descriptor, over: Process) -> Operation[None]:
