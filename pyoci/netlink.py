@@ -20,7 +20,9 @@ try:
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
     from pyroute2.netlink.rtnl.rtmsg import rtmsg
 except ImportError as _error:
-    raise InvalidOption("a bridge needs pyroute2: pip install 'pyoci-runtime[network]'") from _error
+    _lacking: ImportError | None = _error
+else:
+    _lacking = None
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,21 +45,27 @@ IFF_UP = 1
 LARGEST = 1 << 16
 """Bytes of one datagram of answers; the kernel makes them at most 32 KiB."""
 
-MESSAGES: dict[int, Any] = {
-    RTM_NEWLINK: ifinfmsg,
-    RTM_DELLINK: ifinfmsg,
-    RTM_GETLINK: ifinfmsg,
-    RTM_NEWADDR: ifaddrmsg,
-    RTM_DELADDR: ifaddrmsg,
-    RTM_NEWROUTE: rtmsg,
-}
+MESSAGES: dict[int, Any] = (
+    {
+        RTM_NEWLINK: ifinfmsg,
+        RTM_DELLINK: ifinfmsg,
+        RTM_GETLINK: ifinfmsg,
+        RTM_NEWADDR: ifaddrmsg,
+        RTM_DELADDR: ifaddrmsg,
+        RTM_NEWROUTE: rtmsg,
+    }
+    if _lacking is None
+    else {}
+)
 
 
 class Netlink:
     """An rtnetlink socket in a network namespace: in the one that a descriptor holds, or in ours. As a context manager it is closed at the end."""
 
     def __init__(self, namespace: int | None = None) -> None:
-        """Raises NetworkError."""
+        """Raises NetworkError, and InvalidOption without pyroute2."""
+        if _lacking is not None:
+            raise InvalidOption("a bridge needs pyroute2: pip install 'pyoci-runtime[network]'") from _lacking
         family, kind = socket.AF_NETLINK, socket.SOCK_RAW
         if namespace is None:
             self._socket = socket.socket(family, kind, socket.NETLINK_ROUTE)

@@ -120,7 +120,17 @@ def parser_of(verb: str, module: Verb | None = None) -> Parser:
     return parser
 
 
+def open_streams() -> None:
+    """A standard stream that our caller has closed becomes /dev/null, before another file of ours gets its number and the container that file."""
+    for name, mode in ("stdin", "r"), ("stdout", "w"), ("stderr", "w"):
+        if getattr(sys, name) is None:
+            fd = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: the stream's own
+            os.set_inheritable(fd, True)
+            setattr(sys, name, os.fdopen(fd, mode, closefd=False))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
+    open_streams()
     given = sys.argv[1:] if argv is None else [*argv]  # "list" is a module of ours, once it is imported
     # No option of pyoci's own takes a value, so the verb is the first word that is none.
     at = next((i for i, word in enumerate(given) if not word.startswith("-")), len(given))

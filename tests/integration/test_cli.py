@@ -39,6 +39,17 @@ def test_run_passes_stdin_on_only_when_asked(where: list[str]) -> None:
     assert pyoci_command("run", *where, "cat", stdin=b"data").stdout == b""
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_standard_stream_that_is_closed_is_an_empty_one(where: list[str], closed: str) -> None:
+    def exit_code(*argv: str) -> tuple[int, bytes]:
+        command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-m", "pyoci", *argv]
+        done = subprocess.run(command, input=b"not to be read", capture_output=True, timeout=60, check=False)
+        return done.returncode, done.stderr
+
+    assert exit_code("run", *where, "-i", "--", "sh", "-c", "cat; echo on; echo err >&2; exit 3") == (3, b"" if "2>" in closed else b"err\n")
+    assert exit_code("version") == (0, b"")
+
+
 def test_run_on_a_terminal(where: list[str]) -> None:
     """conmon refuses terminals with passthrough; we serve ours through pipes."""
     ours, theirs = pty.openpty()

@@ -138,8 +138,9 @@ def test_a_spec_that_names_its_network_takes_no_other(network: str) -> None:
 
 
 def test_only_a_bridge_needs_pyroute2() -> None:
-    program = "import sys; sys.modules['pyroute2'] = None; import pyoci; pyoci.NetworkPool; pyoci.NetworkNamespace; pyoci.Bridge"
+    program = "import sys; sys.modules['pyroute2'] = None; from pyoci import *; NetworkPool; NetworkNamespace; Bridge; print('imported'); Bridge()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.stdout == "imported\n"
     assert "InvalidOption: a bridge needs pyroute2: pip install 'pyoci-runtime[network]'" in done.stderr
     program = "import pyoci, sys; pyoci.NetworkPool; pyoci.NetworkNamespace.list(); print(*{'pyroute2', 'socket', 'ipaddress'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
