@@ -492,14 +492,18 @@ def _identify(life: Life, pid: int) -> None:
     try:
         _, monitor_identity = monitor.identify(monitor_pid)
         parent, identity = init.identify(pid) if pid > 1 else (-1, None)
+        if parent != monitor_pid:
+            raise ProtocolError(f"creating {life.id!r}: pid {pid} is not a child of this container's monitor ({monitor_pid}); it was left alone")
     except ProcessLookupError:
         raise CreateError(f"creating {life.id!r}: its monitor ({monitor_pid}) or the container's init ({pid}) was killed meanwhile") from None
-    if parent != monitor_pid:
-        raise ProtocolError(f"creating {life.id!r}: pid {pid} is not a child of this container's monitor ({monitor_pid}); it was left alone")
+    except BaseException:
+        init.close()
+        raise
+    finally:
+        monitor.close()
     life.init = init
     if life.monitored_by == "conmon":
         life.monitor = monitor_identity
-    monitor.close()
     write_file(f"{life.directory}/pids", f"{identity} {monitor_identity}\n".encode())
     life.mark = mark(life.directory)
 
