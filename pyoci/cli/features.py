@@ -42,7 +42,7 @@ def main(options: argparse.Namespace) -> int:
     print_table({"what": "", **{row["runtime"]: str(row["runtime"]).upper() for row in rows}}, table)
     for row in rows:
         if row["why_not"] is not None:
-            print(f"{row['runtime']}: {row['why not']}")
+            print(f"{row['runtime']}: {row['why_not']}")
     return 0
 
 

@@ -22,5 +22,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     from pyoci import lifecycle, spec
 
-    number = spec.signal_number(int(options.signal) if options.signal.isdecimal() else options.signal)
+    number = spec.signal_number(options.signal)
     return each(options, "killing", lambda life: lifecycle.kill(life, number), fit=is_alive)

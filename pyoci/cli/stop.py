@@ -25,6 +25,5 @@ def main(options: argparse.Namespace) -> int:
     from pyoci.options import seconds
 
     seconds("--timeout", options.timeout)
-    given = options.signal
-    number = None if given is None else spec.signal_number(int(given) if given.isdecimal() else given)
+    number = None if options.signal is None else spec.signal_number(options.signal)
     return each(options, "stopping", lambda life: lifecycle.stop(life, options.timeout, number), fit=is_alive)

@@ -423,6 +423,14 @@ def test_version_and_features() -> None:
     assert pyoci_command("features", "/nonexistent").returncode == 125
 
 
+def test_features_of_a_runtime_that_does_not_work_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from pyoci import cli, runtimes
+
+    monkeypatch.setattr(runtimes, "unfit", lambda path, env: f"{path} is out of order")
+    assert cli.main(["features", "runc"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("/runc is out of order")
+
+
 @pytest.mark.once
 def test_help_of_every_verb_and_what_a_run_imports() -> None:
     from pyoci.cli import VERBS
