@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NEVER: int = -1
 """The deadline that never comes; PO_NEVER in csrc/pyoci.h."""
+LONGEST: float = 1e9
+"""Seconds. The kernel counts nanoseconds in 64 bits, which do not hold all that somebody may mean by "for ever"."""
 
 
 class Wait:
@@ -39,8 +41,8 @@ class Wait:
 
 
 def deadline_in(timeout: float | None) -> int:
-    """The deadline that is ``timeout`` seconds from now; None: never."""
-    return NEVER if timeout is None else monotonic_ns() + int(max(timeout, 0) * 1_000_000_000)
+    """The deadline that is ``timeout`` seconds from now; None, or more than thirty years (infinity, too): never."""
+    return NEVER if timeout is None or timeout > LONGEST else monotonic_ns() + int(max(timeout, 0) * 1_000_000_000)
 
 
 def passed(deadline: int) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 import pytest
 
 from pyoci import aio
-from pyoci.waiting import Many, Wait, deadline_in, drive, drive_all
+from pyoci.waiting import NEVER, Many, Wait, deadline_in, drive, drive_all
 
 Driver = Callable[[Generator[Wait, set[int], object]], object]
 
@@ -163,3 +163,8 @@ def test_a_step_with_a_deadline_returns() -> None:
     assert 0.015 < time.monotonic() - began < 5
     assert len(many) == 0
     many.close()
+
+
+@pytest.mark.parametrize("timeout", [None, float("inf"), 1e300, 10**11])
+def test_a_timeout_longer_than_the_clock_is_none(timeout: float | None) -> None:
+    assert deadline_in(timeout) == NEVER
