@@ -47,8 +47,14 @@ int po_file_read(const char *path, int32_t flags, char *buffer, uint32_t size, i
     struct stat status;
     int result = fstat(fd, &status) < 0 ? -errno : S_ISREG(status.st_mode) ? 0 : -EINVAL;
     if (result == 0) {
-        ssize_t got = read(fd, buffer, size);
-        result = got < 0 ? -errno : (int)got;
+        /* To its end: the kernel's own files, as cgroup.procs, give a page at a time (seq_file). */
+        ssize_t got = 1;
+        uint32_t total = 0;
+        while (got > 0 && total < size) {
+            got = read(fd, buffer + total, size - total);
+            total += got > 0 ? (uint32_t)got : 0;
+        }
+        result = got < 0 ? -errno : (int)total;
         *ret_mtime = nanoseconds(status.st_mtim);
     }
     close(fd);
