@@ -93,12 +93,11 @@ def _check_dead(init: int) -> None:
 
 
 class SealedCopy:
-    """A program in a sealed, executable memory file, as it was when ``mark`` was taken of its file."""
+    """A program in a sealed, executable memory file."""
 
-    __slots__ = ("file", "mark")
+    __slots__ = ("file",)
 
-    def __init__(self, path: str, mark: tuple[int, ...] = ()) -> None:
-        self.mark: tuple[int, ...] = mark
+    def __init__(self, path: str) -> None:
         self.file: Descriptor = Descriptor(_memory_file())
         source = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         with source:
@@ -122,7 +121,8 @@ def _memory_file() -> int:
     raise AssertionError
 
 
-_copies: dict[str, SealedCopy | tuple[int, ...]] = {}
+_copies: dict[tuple[str, tuple[int, ...]], SealedCopy | None] = {}
+"""By path and mark; None as a sign that it cannot be had."""
 
 
 def executable(path: str) -> str:
@@ -133,17 +133,18 @@ def executable(path: str) -> str:
     except OSError:
         return path
     mark = (status.device, status.inode, status.size, status.mtime, status.ctime)
-    known = _copies.get(path)
-    if isinstance(known, SealedCopy) and known.mark == mark:
-        return known.path
-    if known == mark:
-        return path
-    made: SealedCopy | tuple[int, ...] = mark  # as a sign that it cannot be had
-    try:
-        with open(path, "rb") as file:
-            if file.read(4) == b"\x7fELF":
-                made = SealedCopy(path, mark)
-    except OSError:
-        pass
-    _copies[path] = made
-    return made.path if isinstance(made, SealedCopy) else path
+    key = path, mark
+    if key not in _copies:
+        made: SealedCopy | None = None
+        try:
+            with open(path, "rb") as file:
+                if file.read(4) == b"\x7fELF":
+                    made = SealedCopy(path)
+        except OSError:
+            pass
+        # Of threads that make one at once the first one's stays: none is closed that another thread's conmon is just being given.
+        _copies.setdefault(key, made)
+        for other in [other for other in list(_copies) if other[0] == path and other != key]:
+            _copies.pop(other, None)
+    copy = _copies.get(key)
+    return path if copy is None else copy.path

@@ -58,7 +58,7 @@ class Store:
 
     def prepare(self) -> None:
         """Makes the directories, closed to others. Raises StateDirError when that fails or when they belong to somebody else."""
-        for path in (self.directory, self.containers, self.exits):
+        for path in (self.directory, self.exits, self.containers):  # the last: what another thread finds there, it takes for whole
             own_directory(path, MODE, "state directory")
 
     def path(self, id: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,23 @@ def test_a_sealed_copy_runs_cannot_be_changed_and_follows_the_file(tmp_path: Pat
         os.write(int(path.rpartition("/")[2]), b"x")
     shutil.copy("/bin/false", program)
     assert subprocess.run([shortcuts.executable(str(program))], check=False).returncode == 1
+    shortcuts._copies.clear()
+
+
+def test_threads_that_make_it_at_once_use_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A second one would close the first, which another thread's conmon is just being given.
+    gate = threading.Barrier(4, timeout=20)
+
+    class Slow(shortcuts.SealedCopy):
+        def __init__(self, path: str) -> None:
+            super().__init__(path)
+            gate.wait()
+
+    monkeypatch.setattr(shortcuts, "SealedCopy", Slow)
+    shortcuts._copies.clear()
+    with ThreadPoolExecutor(4) as threads:
+        (path,) = set(threads.map(shortcuts.executable, ["/bin/true"] * 4))
+    assert subprocess.run([path], check=False).returncode == 0
     shortcuts._copies.clear()
 
 
