@@ -504,7 +504,7 @@ def signal_number(signal: int | str) -> int:
     from signal import Signals
 
     number = 0
-    if type(signal) is int:
+    if isinstance(signal, int) and not isinstance(signal, bool):  # signal.SIGTERM is an int, too
         number = signal
     elif isinstance(signal, str) and signal.isdecimal() and len(signal) < 4:
         number = int(signal)

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -246,3 +247,12 @@ def test_relative_paths_count_from_the_bundle(tmp_path: Path) -> None:
     assert resolved["root"]["path"] == str(tmp_path / "real")
     assert [m["source"] for m in resolved["mounts"]] == [f"{tmp_path}/data", f"{tmp_path.parent}/x", "proc", "/abs"]
     assert config == before
+
+
+def test_signals() -> None:
+    for right in (15, signal.SIGTERM, "TERM", "SIGTERM", "term", "15"):
+        assert spec.signal_number(right) == 15
+        assert type(spec.signal_number(right)) is int
+    for wrong in (0, 65, True, "", "NONSENSE", "-1"):
+        with pytest.raises(InvalidOption, match="no signal"):
+            spec.signal_number(wrong)
