@@ -45,4 +45,6 @@ def main(options: argparse.Namespace) -> int:
             file.write(text)
     except FileExistsError:
         raise InvalidOption(f"{path} exists: --force replaces it") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidOption(f"--bundle {options.bundle}: there is no such directory") from None
     return 0

@@ -39,6 +39,13 @@ def test_run_passes_stdin_on_only_when_asked(where: list[str]) -> None:
     assert pyoci_command("run", *where, "cat", stdin=b"data").stdout == b""
 
 
+@pytest.mark.once
+def test_spec_names_the_directory_that_is_not_there() -> None:
+    done = pyoci_command("spec", "-b", "/nonexistent")
+    assert done.returncode == 125
+    assert done.stderr == b"pyoci: --bundle /nonexistent: there is no such directory\n"
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_standard_stream_that_is_closed_is_an_empty_one(where: list[str], closed: str) -> None:
     def exit_code(*argv: str) -> tuple[int, bytes]:
