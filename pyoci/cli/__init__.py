@@ -15,7 +15,7 @@ import os
 import sys
 
 from pyoci import __version__
-from pyoci.errors import ContainerNotFound, Error, Timeout, text
+from pyoci.errors import ContainerNotFound, Error, InvalidOption, Timeout, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,6 +84,10 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         except OSError:
             width = 0
         super().__init__(prog, width=min(max(width or 80, 60), 120) - 2)
+
+
+class UsageError(InvalidOption):
+    """The command line makes no sense, which its parser could not tell: something is missing, or two things exclude each other."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -164,4 +168,7 @@ def complain(error: BaseException) -> int:
     """One line on stderr; the exit code that it means."""
     said = " | ".join(line.strip() for line in text(error).splitlines() if line.strip())
     print(f"pyoci: {said}", file=sys.stderr)
-    return NO_CONTAINER if isinstance(error, ContainerNotFound) else TIMED_OUT if isinstance(error, Timeout) else OWN_FAILURE
+    for kind, code in (UsageError, USAGE), (ContainerNotFound, NO_CONTAINER), (Timeout, TIMED_OUT):
+        if isinstance(error, kind):
+            return code
+    return OWN_FAILURE

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pyoci.cli import UsageError
 from pyoci.cli.output import print_json
 from pyoci.cli.shared import create_arguments, created, json_lines, spec_arguments, spec_of
-from pyoci.errors import InvalidOption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ def main(options: argparse.Namespace) -> int:
     elif len(words) == 1 and words[0] != "--":
         container = created(options, words[0], tty=options.tty, stdin=options.interactive)
     else:
-        raise InvalidOption(
-            "create needs a bundle directory, after all options, or a command after --: pyoci create [options] BUNDLE | -- CMD [ARG …]"
-        )
+        raise UsageError("create needs a bundle directory, after all options, or a command after --: pyoci create [options] BUNDLE | -- CMD [ARG …]")
     if options.json:
         print_json({"id": container.id, "pid": container.pid, "conmon_pid": container.conmon_pid, "bundle": container.directory})
     else:

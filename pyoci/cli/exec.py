@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pyoci.cli import UsageError
 from pyoci.cli.output import print_json
 from pyoci.cli.shared import command_of, container_of, environment, exit_code, json_lines, one_id, state_dir, told
-from pyoci.errors import InvalidOption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ def main(options: argparse.Namespace) -> int:
 
     command = command_of(options.command)
     if not command:
-        raise InvalidOption("exec needs a command: pyoci exec [options] ID [--] CMD [ARG …]")
+        raise UsageError("exec needs a command: pyoci exec [options] ID [--] CMD [ARG …]")
     if options.json and (options.tty or options.detach):
-        raise InvalidOption("--json captures the output: it is not for --tty and --detach")
+        raise UsageError("--json captures the output: it is not for --tty and --detach")
     if options.detach and (options.tty or options.interactive or options.timeout is not None):
-        raise InvalidOption("--detach leaves the program alone: --tty, --interactive and --timeout are not for it")
+        raise UsageError("--detach leaves the program alone: --tty, --interactive and --timeout are not for it")
     container = container_of(options)
     output = DEVNULL if options.detach else PIPE if options.json else None
     given = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pyoci.cli import UsageError
 from pyoci.cli.output import print_json
 from pyoci.cli.shared import command_of, create_arguments, created, exit_code, json_lines, runtime_options, spec_arguments, spec_of, spec_options
-from pyoci.errors import CreateError, InvalidOption
+from pyoci.errors import CreateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,16 +37,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     command = command_of(options.command)
     if not command:
-        raise InvalidOption("run needs a command: pyoci run [options] [--] CMD [ARG …]")
+        raise UsageError("run needs a command: pyoci run [options] [--] CMD [ARG …]")
     if options.detach and (options.rm or options.timeout is not None or options.json):
-        raise InvalidOption("--detach leaves the container alone: --rm, --timeout and --json are not for it; see pyoci wait, stop, delete")
+        raise UsageError("--detach leaves the container alone: --rm, --timeout and --json are not for it; see pyoci wait, stop, delete")
     if options.tty and options.json:
-        raise InvalidOption("--json captures the output, which goes to the terminal with --tty: leave one of them out")
+        raise UsageError("--json captures the output, which goes to the terminal with --tty: leave one of them out")
     if options.detach or options.tty:
         return held(options, command)
     for name in ("log_driver", "log_path", "log_size_max", "pid_file"):
         if getattr(options, name) is not None:
-            raise InvalidOption(f"--{name.replace('_', '-')} is for --detach and --tty: the output comes here, and goes to no log")
+            raise UsageError(f"--{name.replace('_', '-')} is for --detach and --tty: the output comes here, and goes to no log")
     return at_once(options, command)
 
 

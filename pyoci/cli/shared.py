@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pyoci.cli import complain
+from pyoci.cli import UsageError, complain
 from pyoci.errors import Error, InvalidOption
 
 TYPE_CHECKING = False
@@ -42,7 +42,7 @@ def lives(options: argparse.Namespace, fit: Callable[[Life], bool]) -> list[Life
     from pyoci.store import store_at
 
     if options.all == bool(options.ids):
-        raise InvalidOption("give the ids of containers, or --all")
+        raise UsageError("give the ids of containers, or --all")
     store = store_at(options.state_dir)
     if options.all:
         return [life for life in on_disk(store) if isinstance(life, Error) or fit(life)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pyoci.cli import UsageError
 from pyoci.cli.shared import each, several_ids, state_dir
-from pyoci.errors import InvalidOption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ def main(options: argparse.Namespace) -> int:
 
     if not options.attach:
         if options.interactive:
-            raise InvalidOption("--interactive needs --attach")
+            raise UsageError("--interactive needs --attach")
         return each(options, "starting", lifecycle.start, fit=lambda life: not life.has_ended() and lifecycle.is_created(life))
     if options.all or len(options.ids) != 1:
-        raise InvalidOption("--attach is for one container: give its id")
+        raise UsageError("--attach is for one container: give its id")
     from pyoci.cli.attaching import attended
     from pyoci.container import Container
 

@@ -95,46 +95,50 @@ def test_run_options(where: list[str], tmp_path: Path, has_controller: Callable[
     assert b"Read-only file system" in done.stderr
 
 
+REFUSED = [
+    (["run", "--memory", "lots", "true"], "lots"),
+    (["run", "--rootfs", "/nonexistent", "true"], "/nonexistent"),
+    (["run", "--id", "../x", "true"], "../x"),
+    (["run", "-e", "=x", "true"], "=x"),
+    (["run", "--runtime", "/nonexistent", "true"], "/nonexistent"),
+    (["create", "/nonexistent"], "/nonexistent"),
+    (["create", "--pid-file", "/nonexistent/pid", "--", "true"], "/nonexistent/pid"),
+    (["kill", "-s", "NOISE", "some"], "NOISE"),
+    (["stop", "-t", "-1", "some"], "timeout"),
+    (["stop", "-s", "99", "some"], "99"),
+    (["wait", "--timeout", "nan", "some"], "timeout"),
+]
+"""What a value of an option makes impossible: 125."""
+SENSELESS = [
+    (["run"], "command"),
+    (["run", "-d", "--rm", "true"], "--rm"),
+    (["run", "-t", "--json", "true"], "--json"),
+    (["run", "--log-path", "/tmp/x", "true"], "--log-path"),
+    (["create"], "bundle"),
+    (["start"], "--all"),
+    (["start", "--all", "some"], "--all"),
+    (["start", "-A", "one", "two"], "--attach"),
+    (["start", "-i", "one"], "--attach"),
+    (["state"], "--all"),
+    (["ps"], "--all"),
+    (["exec", "some"], "command"),
+    (["exec", "--json", "-t", "some", "true"], "--json"),
+    (["exec", "-d", "-i", "some", "true"], "--detach"),
+    (["kill"], "--all"),
+    (["stop"], "--all"),
+    (["pause"], "--all"),
+    (["resume"], "--all"),
+    (["wait"], "--all"),
+    (["delete"], "--all"),
+]
+"""What is missing, or does not go together: 2."""
+
+
 @pytest.mark.once
-@pytest.mark.parametrize(
-    ("argv", "named"),
-    [
-        (["run", "--memory", "lots", "true"], "lots"),
-        (["run", "--rootfs", "/nonexistent", "true"], "/nonexistent"),
-        (["run", "--id", "../x", "true"], "../x"),
-        (["run", "-e", "=x", "true"], "=x"),
-        (["run"], "command"),
-        (["run", "--runtime", "/nonexistent", "true"], "/nonexistent"),
-        (["run", "-d", "--rm", "true"], "--rm"),
-        (["run", "-t", "--json", "true"], "--json"),
-        (["run", "--log-path", "/tmp/x", "true"], "--log-path"),
-        (["create"], "bundle"),
-        (["create", "/nonexistent"], "/nonexistent"),
-        (["create", "--pid-file", "/nonexistent/pid", "--", "true"], "/nonexistent/pid"),
-        (["start"], "--all"),
-        (["start", "--all", "some"], "--all"),
-        (["start", "-A", "one", "two"], "--attach"),
-        (["start", "-i", "one"], "--attach"),
-        (["state"], "--all"),
-        (["ps"], "--all"),
-        (["exec", "some"], "command"),
-        (["exec", "--json", "-t", "some", "true"], "--json"),
-        (["exec", "-d", "-i", "some", "true"], "--detach"),
-        (["kill"], "--all"),
-        (["kill", "-s", "NOISE", "some"], "NOISE"),
-        (["stop"], "--all"),
-        (["stop", "-t", "-1", "some"], "timeout"),
-        (["stop", "-s", "99", "some"], "99"),
-        (["pause"], "--all"),
-        (["resume"], "--all"),
-        (["wait"], "--all"),
-        (["wait", "--timeout", "nan", "some"], "timeout"),
-        (["delete"], "--all"),
-    ],
-)
-def test_bad_input_is_one_clear_line(state_dir: str, argv: list[str], named: str) -> None:
+@pytest.mark.parametrize(("argv", "named", "code"), [*((*each, 125) for each in REFUSED), *((*each, 2) for each in SENSELESS)])
+def test_bad_input_is_one_clear_line(state_dir: str, argv: list[str], named: str, code: int) -> None:
     done = pyoci_command(argv[0], "--state-dir", state_dir, *argv[1:])
-    assert done.returncode == 125
+    assert done.returncode == code
     assert done.stdout == b""
     (line,) = done.stderr.decode().splitlines()
     assert line.startswith("pyoci: ")
