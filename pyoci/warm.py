@@ -280,10 +280,17 @@ class PoolBase:
         if program is None:
             raise RuntimeError("this warm pool was closed")
         ours, theirs = map(Descriptor, _ffi.socketpair(SOCK_STREAM))
-        with theirs:
-            options = self._options.replaced(passed_fds=[program.file.fd, theirs.fd])
-            life = yield from lifecycle.create(self._host, ids.new(), self._template, options, deadline)
-        return Member(life, ours)
+        life: Life | None = None
+        try:
+            with theirs:
+                options = self._options.replaced(passed_fds=[program.file.fd, theirs.fd])
+                life = yield from lifecycle.create(self._host, ids.new(), self._template, options, deadline)
+            return Member(life, ours)
+        except BaseException:
+            ours.close()
+            if life is not None:  # an interrupt after it was created
+                yield from lifecycle.leave(life, failed=True)
+            raise
 
     def _give_to_user(self, fds: Sequence[int]) -> None:
         """A pipe becomes the container's user's, as the runtimes do it at a create: else he could not open /dev/stdout."""
@@ -305,14 +312,16 @@ class PoolBase:
             claim = Claim(self, args, env, cwd, stdio.fds)
             life = yield from claim.create(NEVER)
             yield from claim.start(life, NEVER)
+            stdio.started()
+            life.ends = stdio.ends
+            return life
         except BaseException:
-            stdio.close()
-            if life is not None:
-                yield from lifecycle.leave(life, failed=True)
+            try:
+                stdio.close()
+            finally:
+                if life is not None:
+                    yield from lifecycle.leave(life, failed=True)
             raise
-        stdio.started()
-        life.ends = stdio.ends
-        return life
 
     def _fill(self, timeout: float | None) -> Operation[None]:
         self._check()

@@ -20,8 +20,13 @@ import pytest
 import pyoci
 import pyoci.aio
 from pyoci import lifecycle, warm
+from pyoci._ffi import poll
 from pyoci.waiting import drive
 from tests.containers import status_fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyoci.waiting import Operation
 
 pytestmark = pytest.mark.usefixtures("subreaper")
 
@@ -387,6 +392,34 @@ def test_a_claim_that_waits_ends_at_its_timeout_at_an_interrupt_and_with_the_poo
         pool.close()
         with pytest.raises(RuntimeError, match="closed"):
             claim.result(PATIENCE)
+
+
+def test_an_interrupt_at_each_step_of_a_claim(pool: pyoci.WarmPool) -> None:
+    """Whether it takes a container that waits, or one is created for it: the pool is claimed from more often than it can be filled."""
+    for steps in range(200):
+        operation = pool._claim(["sleep", "100"], None, None, (pyoci.DEVNULL, pyoci.PIPE, pyoci.PIPE))
+        try:
+            wait = next(operation)
+            for _ in range(steps):
+                wait = operation.send(poll(wait.read, wait.write, wait.deadline))
+        except StopIteration as whole:
+            with pyoci.Container._of(whole.value) as container:
+                container.kill()
+            if steps > 8:  # more than a create takes
+                break
+            continue
+        with pytest.raises(KeyboardInterrupt):
+            drive(interrupted(operation))
+    assert steps < 199
+
+
+def interrupted(operation: Operation[Any]) -> Operation[Any]:
+    """The rest of an operation that is interrupted where it waits."""
+    ready: set[int] | None = None
+    wait = operation.throw(KeyboardInterrupt())
+    while True:
+        ready = yield wait
+        wait = operation.send(ready)
 
 
 @pytest.mark.parametrize("delay", [0, 0.005, 0.02, 0.05])
