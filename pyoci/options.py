@@ -229,7 +229,7 @@ def one_of(name: str, value: str, accepted: Sequence[str]) -> str:
 def seconds(name: str, value: float) -> float:
     """A positive, finite number of seconds."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-        raise InvalidOption(f"{name} must be a positive number of seconds, not {value!r:.200}")
+        raise InvalidOption(f"{name} must be a positive number of seconds, less than a billion, not {value!r:.200}")
     return value
 
 

@@ -457,12 +457,20 @@ def _check_linux(checker: _Checker, linux: Mapping[str, Any]) -> None:
                 checker.whole(mapping, f"{item}.{name}", 0, UINT32)
 
 
+def working_directory() -> str:
+    """Ours. Raises InvalidOption when it was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise InvalidOption("the working directory was deleted, and relative paths count from it: change to one that exists") from None
+
+
 def resolve(config: Mapping[str, Any], bundle: str | None) -> dict[str, Any]:
     """A copy in which ``root.path`` (without symbolic links) and the sources of bind mounts are absolute, counted from the bundle (or from
     our working directory): the container's own directory is another one. The caller's mapping is not changed, and what does not change is
     shared with it."""
     resolved = dict(config)
-    base = os.getcwd() if bundle is None else bundle
+    base = working_directory() if bundle is None else bundle
     root = config.get("root")
     if isinstance(root, dict) and isinstance(root.get("path"), str) and root["path"] and "\0" not in root["path"]:
         # runc refuses a path with a symbolic link in it.

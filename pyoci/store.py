@@ -84,11 +84,13 @@ class Store:
         raise AssertionError
 
     def ids(self) -> list[str]:
-        """The ids of all containers here, sorted."""
+        """The ids of all containers here, sorted. Raises StateDirError."""
         try:
             names = os.listdir(self.containers)
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise StateDirError(error.errno, f"listing {self.containers}: {error.strerror}", self.containers) from None
         return sorted(names)
 
     def remove(self, id: str) -> None:

@@ -86,7 +86,7 @@ class Template:
 
     def is_current(self) -> bool:
         """The paths in it still mean what they meant."""
-        if self._working_directory is not None and self._working_directory != os.getcwd():
+        if self._working_directory is not None and self._working_directory != spec.working_directory():
             return False
         resolved: str = self.config["root"]["path"]
         return (

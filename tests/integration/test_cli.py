@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import pyoci
-from pyoci import runtimes, spec
+from pyoci import cgroups, runtimes, spec
 
 
 def pyoci_command(*argv: str, stdin: bytes = b"", timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
@@ -535,3 +535,36 @@ def test_a_reader_that_goes_away(runtime: pyoci.OCIRuntime) -> None:
     done = subprocess.run(argv, stdout=write, stderr=subprocess.PIPE, timeout=60, check=False)
     os.close(write)
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.root
+def test_where_cgroups_go_and_what_a_ramdisk_needs(where: list[str]) -> None:
+    parent = f"/pyoci-cli-{os.getpid()}"
+    try:
+        done = pyoci_command("run", *where, "--cgroup-parent", parent, "--conmon-cgroup", "separate", "--strict-cgroups", "cat", "/proc/self/cgroup")
+        assert f"{parent}/pyoci-" in done.stdout.decode(), done.stderr
+    finally:
+        for mount in cgroups.read().mounts.values():
+            if os.path.isdir(f"{mount}{parent}"):
+                os.rmdir(f"{mount}{parent}")  # it is the caller's
+    assert pyoci_command("run", *where, "--no-pivot", "true").returncode == 0
+
+
+def test_socket_activation_is_passed_on(where: list[str]) -> None:
+    """As systemd starts a service: LISTEN_PID names the process that it has become."""
+    said = "echo $LISTEN_FDS $LISTEN_PID; cat <&3"
+    argv = [sys.executable, "-m", "pyoci", "run", *where, "--listen-fds", "--", "sh", "-c", said]
+    script = 'export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@" 3<&0 </dev/null'
+    done = subprocess.run(["sh", "-c", script, "sh", *argv], input=b"activated", capture_output=True, timeout=60, check=False)
+    assert done.stdout == b"1 1\nactivated", done.stderr
+
+
+def test_a_timeout_on_a_terminal(where: list[str]) -> None:
+    ours, theirs = pty.openpty()
+    argv = [sys.executable, "-m", "pyoci", "run", *where, "-t", "--timeout", "0.5", "sleep", "100"]
+    try:
+        with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+            assert process.wait(60) == 124
+    finally:
+        os.close(theirs)
+        os.close(ours)

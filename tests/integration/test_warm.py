@@ -20,9 +20,9 @@ import pytest
 import pyoci
 import pyoci.aio
 from pyoci import lifecycle, warm
-from pyoci._ffi import poll
 from pyoci.waiting import drive
 from tests.containers import status_fields
+from tests.stepping import interrupt_each_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -396,30 +396,15 @@ def test_a_claim_that_waits_ends_at_its_timeout_at_an_interrupt_and_with_the_poo
 
 def test_an_interrupt_at_each_step_of_a_claim(pool: pyoci.WarmPool) -> None:
     """Whether it takes a container that waits, or one is created for it: the pool is claimed from more often than it can be filled."""
-    for steps in range(200):
-        operation = pool._claim(["sleep", "100"], None, None, (pyoci.DEVNULL, pyoci.PIPE, pyoci.PIPE))
-        try:
-            wait = next(operation)
-            for _ in range(steps):
-                wait = operation.send(poll(wait.read, wait.write, wait.deadline))
-        except StopIteration as whole:
-            with pyoci.Container._of(whole.value) as container:
-                container.kill()
-            if steps > 8:  # more than a create takes
-                break
-            continue
-        with pytest.raises(KeyboardInterrupt):
-            drive(interrupted(operation))
-    assert steps < 199
 
+    def claim() -> Operation[lifecycle.Life]:
+        return pool._claim(["sleep", "100"], None, None, (pyoci.DEVNULL, pyoci.PIPE, pyoci.PIPE))
 
-def interrupted(operation: Operation[Any]) -> Operation[Any]:
-    """The rest of an operation that is interrupted where it waits."""
-    ready: set[int] | None = None
-    wait = operation.throw(KeyboardInterrupt())
-    while True:
-        ready = yield wait
-        wait = operation.send(ready)
+    def end(life: lifecycle.Life) -> None:
+        with pyoci.Container._of(life) as container:
+            container.kill()
+
+    interrupt_each_step(claim, end, least=8)  # more than a create takes
 
 
 @pytest.mark.parametrize("delay", [0, 0.005, 0.02, 0.05])

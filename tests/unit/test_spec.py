@@ -256,3 +256,11 @@ def test_signals() -> None:
     for wrong in (0, 65, True, "", "NONSENSE", "-1"):
         with pytest.raises(InvalidOption, match="no signal"):
             spec.signal_number(wrong)
+
+
+def test_a_working_directory_that_was_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InvalidOption, match="working directory was deleted"):
+        spec.resolve(spec.build(["true"], rootfs="/"), None)

@@ -153,3 +153,9 @@ def test_no_room_for_looking_is_not_damage(tmp_path: Path) -> None:
 def test_no_record_is_no_container(tmp_path: Path) -> None:
     with pytest.raises(ContainerNotFound, match="'job'"):
         read_record(str(tmp_path), "job")
+
+
+def test_a_state_directory_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    with pytest.raises(StateDirError, match=f"listing {tmp_path}/state/containers: Not a directory"):
+        Store(f"{tmp_path}/state").ids()
