@@ -670,11 +670,19 @@ def load(store: Store, id: str, *, unfinished: bool = False) -> Life:
 
 def state(life: Life) -> Operation[State]:
     """``created``, ``running``, ``paused`` or ``stopped``; ``configured`` when it has ended and the runtime does not know it any more. The runtime
-    is asked while the container lives, and when nothing of it is in the runtime's state root. Raises ContainerNotFound."""
+    is asked when nothing of it is in the runtime's state root, and where its ways are not known. Raises ContainerNotFound."""
+    is_known = os.path.lexists(f"{life.host.runtime.root}/{life.id}")
     if life.has_ended():
         life.check_current()
-        if os.path.lexists(f"{life.host.runtime.root}/{life.id}"):
+        if is_known:
             return "stopped"
+    elif is_known and "state" in life.host.shortcuts and life.place.is_cgroupfs:
+        life.check_current()
+        if is_created(life):
+            return "created"
+        is_paused = life.host.hierarchies.is_paused_at(life.cgroups_path or "")
+        if is_paused is not None and not life.has_ended():
+            return "paused" if is_paused else "running"
     try:
         output = yield from life.call("state", life.id)
     except RuntimeFailed as error:

@@ -51,7 +51,7 @@ class RuntimeBase:
         records. ``state_dir``: where containers are kept; /run/pyoci for root, else $XDG_RUNTIME_DIR/pyoci. ``runtime_args``: global options
         of every call of the runtime. ``create_timeout``: seconds for a create. ``kill_timeout``: seconds in which what was sent KILL must be
         dead. ``shortcuts``: what is done without the runtime's commands where that is safe (see ``pyoci.shortcuts``): True, False, or some of
-        "start", "delete", "memfd".
+        "start", "delete", "state", "memfd".
 
         ``cgroup_manager``: "cgroupfs", or "systemd": then containers and conmons get scopes. ``cgroup_parent``: where their cgroups go: a path
         ("/jobs"; made if it is not there, and left), or a slice ("jobs.slice"). ``conmon_cgroup``: "separate": each conmon gets a cgroup of

@@ -1,10 +1,11 @@
-"""Doing without the runtime's binary, or with a quicker one, where the outcome is the same: what runc and crun do in ``start`` and ``delete``
-of an ordinary container is little, and starting a process for it costs more than all the rest. Each can be switched off
+"""Doing without the runtime's binary, or with a quicker one, where the outcome is the same: what runc and crun do in ``start``, ``delete`` and
+``state`` of an ordinary container is little, and starting a process for it costs more than all the rest. Each can be switched off
 (``OCIRuntime(shortcuts=…)``), and the plain command always stands behind it.
 
 ``start``   through the FIFO at which a created container's init waits (runc libcontainer/init_linux.go, crun src/libcrun/status.c): writing a
             byte to crun's, reading runc's. Not for containers with poststart hooks, which the ``start`` command runs.
 ``delete``  removing the cgroups and the runtime's state ourselves. Not for containers with poststop hooks.
+``state``   of a container that lives: its FIFO and its freezer are looked at, as the runtimes do. Not below systemd, which chooses the cgroup.
 ``memfd``   crun from a sealed memory file: it copies itself into one on every call otherwise (CVE-2019-5736). Root only, not under SELinux,
             where the file's label decides the domain.
 """
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 
     from pyoci.waiting import Operation
 
-    Shortcut: TypeAlias = Literal["start", "delete", "memfd"]
+    Shortcut: TypeAlias = Literal["start", "delete", "state", "memfd"]
 
-ALL: frozenset[str] = frozenset(("start", "delete", "memfd"))
+ALL: frozenset[str] = frozenset(("start", "delete", "state", "memfd"))
 KNOWN = ("crun", "runc")
 """The runtimes whose ways are known; any other gets the plain commands."""
 MFD_EXEC = 0x10  # Linux 6.3

@@ -46,6 +46,14 @@ class Cgroups:
                 return content not in (b"0", b"THAWED") if content else None
         return None
 
+    def is_paused_at(self, cgroups_path: str) -> bool | None:
+        """As the runtimes tell it: no process of this cgroup runs any more, or (v2) none is to run. None if it is not where an absolute path says."""
+        for key, name, frozen in (("freezer", "freezer.state", b"FROZEN"), (V2, "cgroup.freeze", b"1")):
+            if key in self.mounts and cgroups_path.startswith("/"):
+                content = read_control(f"{self.mounts[key]}{cgroups_path}/{name}").strip()
+                return content == frozen if content else None
+        return None
+
     def is_frozen(self, pid: int) -> bool:
         """The process is in a frozen cgroup: signals but SIGKILL on v2 stay pending until it is thawed."""
         try:

@@ -470,11 +470,17 @@ def test_row_24_the_container_starts_with_no_signal_blocked_or_ignored(runtime: 
 # --- row 32 -----------------------------------------------------------------------------------------------------------------------
 
 
+def asking(runtime: pyoci.OCIRuntime) -> pyoci.OCIRuntime:
+    """One whose containers' state is asked of the runtime."""
+    return pyoci.OCIRuntime(runtime.runtime_path, state_dir=runtime.state_dir, shortcuts=["start", "delete"])
+
+
 @pytest.mark.parametrize(
     "body",
     ["echo garbage", "echo '{}'", "true", 'echo \'{"id": "job", "status": "dreaming"}\'', "echo 'container is away' >&2; exit 1", "kill -9 $$"],
 )
 def test_row_32_a_state_that_is_none_is_typed_and_never_gone(runtime: pyoci.OCIRuntime, build: Build, tmp_path: Path, body: str) -> None:
+    runtime = asking(runtime)
     with runtime.create(build(*FOREVER), "job") as container:
         container.start()
         tool = script(tmp_path / "runtime", body)
@@ -490,6 +496,7 @@ def test_row_32_a_state_that_is_none_is_typed_and_never_gone(runtime: pyoci.OCIR
 
 
 def test_row_32_the_runtimes_own_word_for_missing_while_init_lives(runtime: pyoci.OCIRuntime, build: Build, tmp_path: Path) -> None:
+    runtime = asking(runtime)
     with runtime.create(build(*FOREVER), "job") as container:
         container.start()
         real = container._life.host.runtime.path

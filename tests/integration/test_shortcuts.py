@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 
 import pyoci
+from pyoci import lifecycle
 from tests.containers import FOREVER, Build, ready
 
 
-@pytest.mark.parametrize("wanted", [True, False, ("start",), ("delete",), ("memfd",)], ids=str)
+@pytest.mark.parametrize("wanted", [True, False, ("start",), ("delete",), ("state",), ("memfd",)], ids=str)
 def test_a_life_is_the_same(runtime_name: str, state_dir: str, build: Build, wanted: bool) -> None:
     runtime = pyoci.OCIRuntime(runtime_name, state_dir=state_dir, shortcuts=wanted)
     with runtime.create(build("sh", "-c", "echo hello; exit 7")) as container:
@@ -32,6 +34,26 @@ def test_the_runtime_agrees_about_the_state(runtime: pyoci.OCIRuntime, build: Bu
         assert b'"running"' in subprocess.run(command, capture_output=True, check=True).stdout
         assert container.state() == "running"
         ready(container)
+
+
+@pytest.mark.root
+def test_the_runtime_agrees_about_what_is_told_without_it(runtime: pyoci.OCIRuntime, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    def agree(state: str) -> None:
+        command = [runtime.runtime_path, "--root", f"{runtime.state_dir}/{runtime.name}", "state", container.id]
+        assert json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["status"] == state
+        with monkeypatch.context() as alone:
+            alone.delattr(lifecycle.Life, "call")
+            assert container.state() == state
+
+    with runtime.create(build(*FOREVER)) as container:
+        agree("created")
+        container.start()
+        ready(container)
+        agree("running")
+        container.pause()
+        agree("paused")
+        container.resume()
+        agree("running")
 
 
 def test_one_of_many_starts_succeeds(runtime: pyoci.OCIRuntime, build: Build) -> None:

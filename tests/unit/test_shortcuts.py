@@ -17,12 +17,12 @@ from pyoci import shortcuts
 
 @pytest.mark.parametrize("wanted", [["fast"], ["start", 1], "stop"])
 def test_what_is_none_is_refused(wanted: object) -> None:
-    with pytest.raises(pyoci.InvalidOption, match="delete, memfd, start"):
+    with pytest.raises(pyoci.InvalidOption, match="delete, memfd, start, state"):
         shortcuts.chosen(wanted, "/usr/bin/crun", plain=True)  # type: ignore[arg-type]
 
 
 def test_only_known_runtimes_without_options_of_the_callers() -> None:
-    assert shortcuts.chosen(True, "/usr/bin/runc", plain=True) == {"start", "delete"}
+    assert shortcuts.chosen(True, "/usr/bin/runc", plain=True) == {"start", "delete", "state"}
     assert shortcuts.chosen(("start",), "/usr/bin/runc", plain=True) == {"start"}
     assert shortcuts.chosen(["delete"], "/usr/bin/crun", plain=True) == {"delete"}
     for runtime, plain, wanted in (("/usr/bin/youki", True, True), ("/usr/bin/crun", False, True), ("/usr/bin/crun", True, False)):
