@@ -33,3 +33,8 @@ def kernel_tells() -> bool:
     """How a process ended, by its pidfd, to whoever asks."""
     release = os.uname().release.split("-")[0].split(".")
     return (int(release[0]), int(release[1])) >= (6, 15)
+
+
+def asking(runtime: pyoci.OCIRuntime) -> pyoci.OCIRuntime:
+    """The same, but for that the state of its containers is asked of the runtime."""
+    return pyoci.OCIRuntime(runtime.runtime_path, state_dir=runtime.state_dir, shortcuts=["start", "delete"])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import pyoci
-from tests.containers import FOREVER, Build, kernel_tells, status_fields
+from tests.containers import FOREVER, Build, asking, kernel_tells, status_fields
 from tests.long import LONG
 
 
@@ -468,11 +468,6 @@ def test_row_24_the_container_starts_with_no_signal_blocked_or_ignored(runtime: 
 
 
 # --- row 32 -----------------------------------------------------------------------------------------------------------------------
-
-
-def asking(runtime: pyoci.OCIRuntime) -> pyoci.OCIRuntime:
-    """One whose containers' state is asked of the runtime."""
-    return pyoci.OCIRuntime(runtime.runtime_path, state_dir=runtime.state_dir, shortcuts=["start", "delete"])
 
 
 @pytest.mark.parametrize(

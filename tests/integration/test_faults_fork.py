@@ -15,7 +15,7 @@ import pyoci
 from pyoci import forks, lifecycle, store
 from pyoci._ffi import poll
 from pyoci.waiting import Many, Wait
-from tests.containers import FOREVER, Build
+from tests.containers import FOREVER, Build, asking
 
 pytestmark = pytest.mark.once
 
@@ -150,6 +150,7 @@ def test_row_33_the_child_unwinds_what_its_parent_is_in_the_midst_of(runtime: py
 
 
 def test_row_33_a_call_of_the_runtime_that_the_parent_is_waiting_for(runtime: pyoci.OCIRuntime, build: Build) -> None:
+    runtime = asking(runtime)
     with runtime.create(build(*FOREVER), "job") as container:
         operation = lifecycle.state(container._life)
         wait = next(operation)
