@@ -17,7 +17,7 @@ import pyoci
 from pyoci import aio, cgroups
 from pyoci.cgroups import systemd
 from pyoci.errors import CgroupError, ContainerExists, CreateError, Timeout
-from tests.containers import FOREVER, Build
+from tests.containers import FOREVER, Build, ready
 
 pytestmark = [pytest.mark.everywhere, pytest.mark.root]
 on_systemd = pytest.mark.host("systemd", "guest")
@@ -64,6 +64,7 @@ def test_separate_places(runtime: pyoci.OCIRuntime, build: Build, parent: str) -
         assert set(conmon.values()) == {f"{parent}/pyoci-placed/conmon"}
         assert set(init.values()) == {f"{parent}/pyoci-placed/container"}
         container.start()
+        ready(container)
         container.pause()
         assert container.state() == "paused"
         assert container.conmon_pid is not None  # it is not frozen with the container
