@@ -8,6 +8,8 @@ from pyoci import _ffi
 
 V2 = ""
 """The key of the unified hierarchy among the mounts; the v1 ones are keyed by controller (or ``name=systemd``)."""
+THAWED, FROZEN = (b"0", b"THAWED"), (b"1", b"FROZEN")
+"""The words of the freezers, v2's and v1's; v1 has FREEZING in between."""
 
 
 class Cgroups:
@@ -40,19 +42,20 @@ class Cgroups:
 
     def is_frozen_at(self, cgroups_path: str) -> bool | None:
         """As ``is_frozen``, of the container's own cgroup; None if it is not where an absolute path says."""
-        for key, name in (("freezer", "freezer.state"), (V2, "cgroup.freeze")):
-            if key in self.mounts and cgroups_path.startswith("/"):
-                content = read_control(f"{self.mounts[key]}{cgroups_path}/{name}").strip()
-                return content not in (b"0", b"THAWED") if content else None
-        return None
+        word = self._freezer_at(cgroups_path)
+        return word not in THAWED if word else None
 
     def is_paused_at(self, cgroups_path: str) -> bool | None:
         """As the runtimes tell it: no process of this cgroup runs any more, or (v2) none is to run. None if it is not where an absolute path says."""
-        for key, name, frozen in (("freezer", "freezer.state", b"FROZEN"), (V2, "cgroup.freeze", b"1")):
+        word = self._freezer_at(cgroups_path)
+        return word in FROZEN if word else None
+
+    def _freezer_at(self, cgroups_path: str) -> bytes:
+        """What the freezer of a cgroup says; empty when there is none."""
+        for key, name in (("freezer", "freezer.state"), (V2, "cgroup.freeze")):
             if key in self.mounts and cgroups_path.startswith("/"):
-                content = read_control(f"{self.mounts[key]}{cgroups_path}/{name}").strip()
-                return content == frozen if content else None
-        return None
+                return read_control(f"{self.mounts[key]}{cgroups_path}/{name}").strip()
+        return b""
 
     def is_frozen(self, pid: int) -> bool:
         """The process is in a frozen cgroup: signals but SIGKILL on v2 stay pending until it is thawed."""
@@ -69,7 +72,7 @@ class Cgroups:
                 content = read_control(f"{self.mounts['freezer']}{path}/freezer.state")
             else:
                 continue
-            if content.strip() not in (b"0", b"THAWED", b""):
+            if content.strip() not in (*THAWED, b""):
                 return True
         return False
 
