@@ -9,13 +9,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 CACHE = Path("/var/cache/pyoci-tests")
 ROOT = Path(__file__).parents[1]
-MIRROR = "http://deb.debian.org/debian"
 PACKAGES = (
     *("systemd", "dbus", "conmon", "crun", "runc", "busybox-static", "procps", "gcc", "libc6-dev", "python3-dev", "python3-setuptools"),
     *("python3-cffi", "python3-pytest", "python3-hypothesis", "python3-jeepney", "python3-systemd"),
@@ -38,8 +37,8 @@ def tree(kind: str) -> Path:
         part = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=CACHE))
         try:
             command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=essential", f"--include={','.join(packages)}"]
-            command += ["--aptopt=Acquire::Retries 3", "--dpkgopt=force-unsafe-io", suite, str(part), mirror()]
-            _try_again(command)
+            command += ["--aptopt=Acquire::Retries 3", "--dpkgopt=force-unsafe-io", suite, str(part), *mirror()]
+            _try_again(command, lambda: _empty(part))
             part.chmod(0o755)
             part.rename(path)
         finally:
@@ -70,15 +69,15 @@ def extension(kind: str) -> Path:
     return path
 
 
-def mirror() -> str:
-    """Where this machine gets Debian's packages from."""
+def mirror() -> list[str]:
+    """Where this machine gets Debian's packages from; empty where it is no Debian: then mmdebstrap knows."""
     asked = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(COMPONENT) $(REPO_URI)", "Created-By: Packages"]
     listed = subprocess.run(asked, capture_output=True, text=True, check=False).stdout if shutil.which("apt-get") else ""
     for line in listed.splitlines():
         origin, component, uri = line.split(" ", 2)
         if (origin, component) == ("Debian", "main") and "security" not in uri:
-            return uri
-    return MIRROR
+            return [uri]
+    return []
 
 
 def require(program: str, package: str | None = None) -> None:
@@ -96,8 +95,8 @@ def _install(*packages: str) -> None:
     _try_again(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", *options, *packages])
 
 
-def _try_again(command: list[str]) -> None:
-    """Mirrors have their moments."""
+def _try_again(command: list[str], before: Callable[[], None] = lambda: None) -> None:
+    """Mirrors have their moments; what the failed try left is mended before the next."""
     for left in range(TRIES - 1, -1, -1):
         try:
             return run(command)
@@ -105,11 +104,13 @@ def _try_again(command: list[str]) -> None:
             if left == 0:
                 raise
             print(f"{error}\nhosts: once more", file=sys.stderr, flush=True)
-            if "mmdebstrap" in command[0]:  # it wants an empty directory
-                target = Path(command[-2])
-                shutil.rmtree(target)
-                target.mkdir()
+            before()
     return None
+
+
+def _empty(directory: Path) -> None:
+    shutil.rmtree(directory)
+    directory.mkdir()
 
 
 def run(command: list[str]) -> None:
