@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
 from pathlib import Path
 
+from pyoci import direct
+
 GRACE = 2.0
+PR_GET_CHILD_SUBREAPER = 37
 UNITS = (".slice", ".service", ".socket", ".mount", ".swap")
 
 
@@ -102,6 +106,17 @@ def everything(state_dir: str | None) -> set[str]:
     found = processes(state_dir) | descriptors() | mounts() | threads()
     # What else runs on this machine makes cgroups too: only who makes containers is asked about them.
     return found if state_dir is None else found | cgroups() | files(state_dir)
+
+
+def end_adopting() -> bool:
+    """A test without conmon makes this process a subreaper (prctl(2)): the orphans of the tests after it are for process 1 to reap. True if it was
+    one; pyoci is told, and makes it one again at the next need."""
+    prctl, is_one = ctypes.CDLL(None).prctl, ctypes.c_int()
+    prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(is_one), 0, 0, 0)
+    if is_one.value:
+        prctl(direct.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        direct._subreaper = 0
+    return bool(is_one.value)
 
 
 def left_over(before: set[str], state_dir: str | None) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import shutil
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 import pyoci
-from pyoci import _ffi, cgroups, direct, networks, rootfs, runtimes, shortcuts, spec
+from pyoci import _ffi, cgroups, networks, rootfs, runtimes, shortcuts, spec
 from pyoci.conmon import environment
 from tests import audit, hosts, machine
 from tests.containers import Build
@@ -105,12 +104,13 @@ def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     gc.collect()
     before = audit.everything(directory)
     yield
+    adopted = audit.end_adopting()
     gc.collect()
     left = audit.left_over(before, directory)
     if request.node.get_closest_marker("interrupted"):
         # An interrupt can fall between the system call that opens a descriptor and the line that takes hold of it.
         left = {what for what in left if not what.startswith("descriptor ")}
-    assert not left, "left behind:\n" + "\n".join(sorted(left))
+    assert not left, f"left behind{' by a subreaper' if adopted else ''}:\n" + "\n".join(sorted(left))
 
 
 @pytest.fixture(scope="session")
@@ -192,11 +192,3 @@ def network_names() -> Iterator[None]:
     _ffi.network_names(networks.NAMES)
     yield
     machine.umount(networks.NAMES)
-
-
-@pytest.fixture
-def subreaper() -> Iterator[None]:
-    """For tests without conmon, which make this process one: the other tests' orphans are for process 1 to reap."""
-    yield
-    ctypes.CDLL(None).prctl(direct.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-    direct._subreaper = 0

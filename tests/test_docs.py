@@ -92,9 +92,7 @@ def prints(told: str, printed: str) -> bool:
 
 
 @pytest.mark.parametrize("path", [path for path in PAGES if any(blocks(path.read_text()))], ids=lambda path: str(path.relative_to(ROOT)))
-def test_code_blocks_run(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rootfs: str, sealed_copies: None, network_names: None, subreaper: None
-) -> None:
+def test_code_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rootfs: str, sealed_copies: None, network_names: None) -> None:
     tmp_path.chmod(0o755)  # for users in containers
     monkeypatch.chdir(tmp_path)
     name, namespace = str(path.relative_to(ROOT)), {"__name__": "__main__"}

@@ -19,8 +19,6 @@ from pyoci.process import descendants
 from pyoci.waiting import drive
 from tests.containers import Build
 
-pytestmark = pytest.mark.usefixtures("subreaper")
-
 
 @pytest.fixture
 def direct(runtime_name: str, state_dir: str) -> pyoci.OCIRuntime:

@@ -14,8 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyoci.waiting import Operation
 
-pytestmark = pytest.mark.usefixtures("subreaper")
-
 
 @pytest.fixture(params=["conmon", "direct"])
 def monitor(request: pytest.FixtureRequest) -> str:

@@ -21,8 +21,6 @@ import pyoci.aio
 
 LONG = ["sh", "-c", "sleep 100 & wait"]
 
-pytestmark = pytest.mark.usefixtures("subreaper")
-
 
 @pytest.fixture
 def launcher(runtime: pyoci.OCIRuntime) -> Iterator[Callable[..., pyoci.Launcher]]:

@@ -110,7 +110,7 @@ def where(pool: NetworkPool, runtime: pyoci.OCIRuntime, *command: str, **options
 
 @pytest.mark.everywhere
 @pytest.mark.parametrize("monitor", ["conmon", "direct"])
-def test_short_containers_use_one_namespace_after_another(runtime: pyoci.OCIRuntime, monitor: str, subreaper: None) -> None:
+def test_short_containers_use_one_namespace_after_another(runtime: pyoci.OCIRuntime, monitor: str) -> None:
     with NetworkPool() as pool:
         found = {where(pool, runtime, monitor=monitor) for _ in range(4)}
         assert (len(found), pool.made, pool.reused, len(pool)) == (1, 1, 3, 1)

@@ -89,7 +89,6 @@ def test_a_life_of_separate_processes(command: Command, build: Build, tmp_path: 
     assert "container does not exist" in command.refused("state", "job")
 
 
-@pytest.mark.usefixtures("subreaper")
 def test_the_caller_is_the_monitor(command: Command, build: Build, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", build("sh", "-c", "exit 7"))
     direct.become_subreaper()
@@ -274,7 +273,6 @@ def test_exec_of_a_process_file(command: Command, build: Build, bundle: str, tmp
         assert "process.args" in command.refused("exec", "-p", str(tmp_path / "process"), "job", code=255)
 
 
-@pytest.mark.usefixtures("subreaper")
 def test_exec_detached_belongs_to_the_caller(command: Command, bundle: str, tmp_path: Path, state_dir: str) -> None:
     direct.become_subreaper()
     pid_file = tmp_path / "pid"

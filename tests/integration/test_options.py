@@ -121,7 +121,6 @@ def test_descriptors_reach_the_container_from_3_on(runtime: pyoci.OCIRuntime, bu
         assert [line.split(" ", 3)[3] for line in output(container).splitlines()] == ["c a b 2 1 web:api", "no more"]
 
 
-@pytest.mark.usefixtures("subreaper")
 def test_descriptors_without_conmon(runtime: pyoci.OCIRuntime, rootfs: str, three: list[int]) -> None:
     direct = made(runtime, monitor="direct", preserve_fds=three)
     assert pyoci.run(["sh", "-c", SHOW], rootfs=rootfs, read_only=True, runtime=direct, text=True).stdout == "a b c\nno more\n"
@@ -236,7 +235,6 @@ def test_an_environment_that_makes_no_sense_is_refused(runtime: pyoci.OCIRuntime
         made(runtime, env=env)
 
 
-@pytest.mark.usefixtures("subreaper")
 @pytest.mark.parametrize("monitor", ["conmon", "direct"])
 def test_the_start_tells_that_the_container_is_ready(runtime: pyoci.OCIRuntime, build: Build, monitor: str) -> None:
     """With notify_socket the runtime passes READY=1 on, and start returns then. busybox has no program that can send a datagram: what the

@@ -117,7 +117,6 @@ def test_what_is_removed_and_what_stays(runtime: pyoci.OCIRuntime, build: Build)
 
 
 @pytest.mark.root
-@pytest.mark.usefixtures("subreaper")
 def test_nothing_is_taken_from_a_creator_that_lives(runtime: pyoci.OCIRuntime, build: Build) -> None:
     several(runtime, build)
     assert runtime.prune(created=True) == []
@@ -138,7 +137,6 @@ def test_what_belongs_to_the_caller_s_caller(runtime: pyoci.OCIRuntime, build: B
 
 
 @pytest.mark.root
-@pytest.mark.usefixtures("subreaper")
 def test_while_the_caller_s_caller_lives(runtime: pyoci.OCIRuntime, build: Build) -> None:
     direct.become_subreaper()
     killed_creator(runtime, build, lambda runtime, build: sleeper(runtime, build, "job", monitor="caller"))

@@ -28,8 +28,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyoci.waiting import Operation
 
-pytestmark = pytest.mark.usefixtures("subreaper")
-
 Make = Callable[..., pyoci.WarmPool]
 PATIENCE = 30
 
