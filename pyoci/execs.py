@@ -221,7 +221,8 @@ def check_running(life: Life, also: Sequence[State] = ()) -> None:
 
 
 def _is_frozen(life: Life, init: Process) -> bool:
-    frozen = life.host.hierarchies.is_frozen_at(life.cgroups_path or "")
+    # In a scope crun freezes a cgroup of its own below, which holds all that it has started.
+    frozen = life.host.hierarchies.is_frozen_at(life.cgroups_path or "") if life.place.is_cgroupfs else None
     return life.host.hierarchies.is_frozen(init.pid) if frozen is None else frozen
 
 

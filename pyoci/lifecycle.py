@@ -350,7 +350,7 @@ def create(host: Host, id: str, template: Template, options: Options, deadline: 
     began = clock_gettime(CLOCK_BOOTTIME)
     host.store.claim(id)
     try:
-        host.placement.check_vacant(place)
+        host.placement.check_vacant(place, template.cgroups_path)
         is_vacant = True
         with Lock(life.directory, wait=True):
             network = None

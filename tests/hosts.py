@@ -141,18 +141,6 @@ def show(*paths: str, replaced: Mapping[str, str] | None = None) -> None:
             os.close(fd)
 
 
-def _in_tree(host: Host, command: Sequence[str]) -> int:
-    tree, extension = trees.tree(host.suite), trees.extension(host.suite)
-    with machine.signals_held():
-        made = machine.start(_name())
-        if made is not None:
-            return made.wait()
-        with machine.end_at_errors():
-            _change_root(host, tree, extension)
-            machine.go_on()
-    return _execute(command, _tree_environment(host), CHECKOUT)
-
-
 def _change_root(host: Host, tree: Path, extension: Path) -> None:
     compiled = extension.read_bytes()
     machine.change_root(str(tree), {str(ROOT): CHECKOUT}, host.layout)
@@ -228,7 +216,7 @@ KINDS = {
     "user": Host("this machine, as an ordinary user", _as_user, lacks=frozenset({"needs root"})),
     "v2": Host("this machine with cgroup2 alone", _as_it_stands, "v2", lacks=V2_LACKS | {"crun"}),
     "systemd": Host("Debian 12 on cgroup2 with systemd as process 1, D-Bus and journald", _under_systemd, "systemd", "bookworm", V2_LACKS | {"crun"}),
-    "debian13": Host("Debian 13 on cgroup2", _in_tree, "v2", "trixie", V2_LACKS),
+    "debian13": Host("the same of Debian 13", _under_systemd, "systemd", "trixie", V2_LACKS),
     "guest": Host("a whole Debian 12 machine under emulation, with SELinux and every v2 controller", _booted, "v2", "guest"),
 }
 

@@ -8,6 +8,7 @@ from pyoci import _ffi
 
 V2 = ""
 """The key of the unified hierarchy among the mounts; the v1 ones are keyed by controller (or ``name=systemd``)."""
+BOOTED = "/run/systemd/system"
 THAWED, FROZEN = (b"0", b"THAWED"), (b"1", b"FROZEN")
 """The words of the freezers, v2's and v1's; v1 has FREEZING in between."""
 
@@ -58,7 +59,7 @@ class Cgroups:
         return b""
 
     def is_frozen(self, pid: int) -> bool:
-        """The process is in a frozen cgroup: signals but SIGKILL on v2 stay pending until it is thawed."""
+        """The process is in a frozen cgroup, or below one: signals but SIGKILL on v2 stay pending until it is thawed."""
         try:
             with open(f"/proc/{pid}/cgroup", "rb", buffering=0) as file:
                 lines = os.fsdecode(file.read(65536)).splitlines()
@@ -67,12 +68,13 @@ class Cgroups:
         for line in lines:
             _, controllers, path = line.split(":", 2)
             if controllers == V2 and V2 in self.mounts:
-                content = read_control(f"{self.mounts[V2]}{path}/cgroup.freeze")
+                # What is frozen above is not told below.
+                files = [f"{self.mounts[V2]}{path.rsplit('/', up)[0]}/cgroup.freeze" for up in range(path.count("/"))]
             elif controllers == "freezer" and "freezer" in self.mounts:
-                content = read_control(f"{self.mounts['freezer']}{path}/freezer.state")
+                files = [f"{self.mounts['freezer']}{path}/freezer.state"]
             else:
                 continue
-            if content.strip() not in (*THAWED, b""):
+            if any(read_control(file).strip() not in (*THAWED, b"") for file in files):
                 return True
         return False
 
@@ -118,6 +120,11 @@ def read_control(path: str, limit: int = 4096) -> bytes:
         return _ffi.file_read(path, limit)[0]
     except OSError:
         return b""
+
+
+def is_systemd_booted() -> bool:
+    """systemd is this host's process 1 (sd_booted(3))."""
+    return os.path.isdir(BOOTED)
 
 
 def is_populated(directory: str) -> bool:

@@ -139,24 +139,29 @@ def of_cgroupfs(parent: str, id: str, given: str | None, separate: bool) -> Plac
 
 
 def of_systemd(slice: str, id: str, given: str | None, separate: bool, user: int = 0) -> Place:
-    """As the runtimes read ``SLICE:PREFIX:NAME``: the scope PREFIX-NAME.scope in SLICE. ``user``: whose manager it is (user@.service(5)). Raises
-    InvalidSpec when the spec names a path of another form, InvalidID when the id cannot be part of a unit's name."""
-    unit = f"{PREFIX}-conmon-{id}.scope"
-    if len(unit) > LONGEST_UNIT or not _UNIT_CHARACTERS.issuperset(id):
-        raise InvalidID(
-            f"the container id {id!r} must be shorter than {LONGEST_UNIT - len(unit) + len(id) + 1} and hold no '+' to be part of a scope"
-        )
-    path = given or f"{slice}:{PREFIX}:{id}"
-    parts = path.split(":")
-    if len(parts) != 3 or not parts[2] or "/" in path:
-        raise InvalidSpec(f"linux.cgroupsPath must be SLICE:PREFIX:NAME for cgroup_manager='systemd', not {path!r}")
+    """As the runtimes read ``SLICE:PREFIX:NAME``: the scope PREFIX-NAME.scope in SLICE, which is ``slice`` where it is empty (so runc; crun is
+    told). ``user``: whose manager it is (user@.service(5)). Raises InvalidSpec when the spec names a path of another form, InvalidID when the
+    id cannot be part of a unit's name."""
+    unit = f"{PREFIX}-conmon-{id}.scope" if separate else None
+    if (separate or not given) and not _can_name(f"{PREFIX}-conmon-{id}", id):
+        most = LONGEST_UNIT - len(f"{PREFIX}-conmon-.scope")
+        raise InvalidID(f"the container id {id!r} must not be longer than {most}, hold a '+' or end in '.slice' to be part of a scope's name")
+    parts = (given or f":{PREFIX}:{id}").split(":")
+    within, prefix, name = parts if len(parts) == 3 else ("", "", "")
+    within, scope = within or slice, f"{prefix}-{name}.scope"
+    if not _can_name(f"{prefix}-{name}", name):
+        raise InvalidSpec(f"linux.cgroupsPath must be SLICE:PREFIX:NAME for cgroup_manager='systemd', not {given!r:.300}")
     try:
-        within = expand_slice(parts[0] or slice)
+        path = expand_slice(within)
     except InvalidOption as error:
         raise InvalidSpec(f"linux.cgroupsPath: {error}") from None
-    scope = f"{parts[1]}-{parts[2]}.scope" if parts[1] else f"{parts[2]}.scope"
     root = f"/user.slice/user-{user}.slice/user@{user}.service" if user else ""
-    return Place(path, f"{root}{within}/{scope}", scope=scope, unit=unit if separate else None)
+    return Place(f"{within}:{prefix}:{name}", f"{root}{path}/{scope}", scope=scope, unit=unit)
+
+
+def _can_name(stem: str, name: str) -> bool:
+    """``stem``.scope is a unit, whose last part is ``name``; runc takes one that ends as a slice for a slice."""
+    return bool(name) and not name.endswith(".slice") and len(stem) <= LONGEST_UNIT - len(".scope") and _UNIT_CHARACTERS.issuperset(stem)
 
 
 # --- the way there ----------------------------------------------------------------------------------------------------------------
@@ -224,15 +229,26 @@ class Manager:
                 self.cannot(CgroupError(f"conmon cannot have a cgroup of its own: none is delegated to user {os.geteuid()}"))
             return Place(given, given if given and given.startswith("/") else None)
         if self.is_systemd:
+            if not detection.is_systemd_booted():
+                why = f"systemd was to manage the cgroups, and does not run here (there is no {detection.BOOTED}: sd_booted(3))"
+                raise CgroupError(f"{why}; the default, cgroupfs, needs none")
             return of_systemd(parent, id, given, separate, os.geteuid())
         return of_cgroupfs(parent, id, given, separate)
 
-    def check_vacant(self, place: Place) -> None:
-        """Raises ContainerExists when somebody lives in the cgroup that is to be ours: what is killed at a failure must be ours alone."""
-        if place.own is not None:
-            for directory in self.hierarchies.directories(place.own)[:1]:
-                if _ffi.exists(directory) and detection.is_populated(directory):
-                    raise ContainerExists(f"the cgroup {directory} has processes in it: of a container with the same id in another state directory")
+    def check_vacant(self, place: Place, given: str | None) -> None:
+        """Raises ContainerExists when somebody lives in the cgroup that is to be ours, CgroupError when it is the one that the spec names: what is
+        killed at a failure must be ours alone."""
+        if directory := self._populated(place.own or (None if given else place.container)):
+            raise ContainerExists(f"the cgroup {directory} has processes in it: of a container with the same id in another state directory")
+        if given and (directory := self._populated(place.container)):
+            raise CgroupError(f"linux.cgroupsPath {given!r}: the cgroup {directory} has processes in it, and must be this container's alone")
+
+    def _populated(self, path: str | None) -> str | None:
+        """The directory of this cgroup, if processes are in it."""
+        for directory in self.hierarchies.directories(path)[:1] if path is not None else ():
+            if _ffi.exists(directory) and detection.is_populated(directory):
+                return directory
+        return None
 
     def spawn(self, place: Place, process: Process, path: str, argv: list[str] | Block, env: Block, **how: Any) -> None:
         """``process.spawn``; on cgroup v2 conmon is born in its cgroup. Raises SpawnError, CgroupError."""
@@ -289,20 +305,19 @@ class Manager:
             raise CgroupError(f"conmon cannot have a cgroup of its own: {error.strerror}") from None
 
     def forget(self, place: Place) -> Operation[None]:
-        """After a failed create: the scopes that it may have left. Whether systemd answers changes nothing any more."""
+        """After a failed create: the scope that the runtime may have left; conmon's ends with conmon. Whether systemd answers changes nothing any
+        more."""
         if place.scope is None:
             return
         from pyoci.cgroups.systemd import SCOPE_TIMEOUT, Systemd
 
         systemd = self._systemd or Systemd()
         try:
-            for unit in (place.unit, place.scope):
-                if unit is not None:
-                    yield from systemd.stop(unit, deadline_in(SCOPE_TIMEOUT))
+            yield from systemd.stop(place.scope, deadline_in(SCOPE_TIMEOUT))
         except CgroupError as error:
             import logging
 
-            logging.getLogger("pyoci").debug("scopes of a failed create: %s", str(error))
+            logging.getLogger("pyoci").debug("the scope of a failed create: %s", str(error))
 
     def cannot(self, error: CgroupError) -> None:
         """The fallback: conmon stays where the caller is, and that is said once. With ``strict`` it is an error."""

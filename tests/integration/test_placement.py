@@ -16,11 +16,11 @@ import pytest
 import pyoci
 from pyoci import aio, cgroups
 from pyoci.cgroups import systemd
-from pyoci.errors import CgroupError, ContainerExists, CreateError, Timeout
+from pyoci.errors import CgroupError, ContainerExists, ContainerStateError, CreateError, Timeout
 from tests.containers import FOREVER, Build, ready
 
 pytestmark = [pytest.mark.everywhere, pytest.mark.root]
-on_systemd = pytest.mark.host("systemd", "guest")
+on_systemd = pytest.mark.host("systemd", "debian13", "guest")
 
 
 HANGS_IN_CREATE = 'case " $* " in *" create "*) sleep 100;; esac'
@@ -124,6 +124,21 @@ def test_row_27_an_id_that_lives_elsewhere_is_left_alone(runtime: pyoci.OCIRunti
             pyoci.OCIRuntime(runtime.runtime_path, state_dir=other, **options).create(build("true"), id="placed")  # type: ignore[arg-type]
         assert container.state() == "running"
         shutil.rmtree(other)
+
+
+def test_row_27_a_given_cgroup_in_which_others_live_is_left_alone(runtime: pyoci.OCIRuntime, build: Build, parent: str) -> None:
+    config = build("/no/such/program")
+    config["linux"]["cgroupsPath"] = f"{parent}/theirs"
+    directory = cgroups.read().directories(f"{parent}/theirs")[0]
+    os.makedirs(directory)
+    if "cpuset" in directory:
+        pytest.skip("the first hierarchy would have to be set up")
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as living:
+        Path(directory, "cgroup.procs").write_text(str(living.pid))
+        with pytest.raises(CgroupError, match="must be this container's alone"):
+            runtime.create(config)
+        assert living.poll() is None
+    assert cgroups.remove([directory]) == {}
 
 
 def test_row_27_what_an_earlier_process_left_is_taken_over(runtime: pyoci.OCIRuntime, build: Build, parent: str) -> None:
@@ -261,8 +276,23 @@ def test_scopes(runtime: pyoci.OCIRuntime, build: Build, slice: str | None) -> N
             container.start()
             container.pause()
             assert container.state() == "paused"
+            with pytest.raises(ContainerStateError, match="it is paused"):
+                container.exec(["true"])
             container.resume()
             assert container.stop(timeout=20).code == 0
+
+
+@on_systemd
+@pytest.mark.usefixtures("no_scope_is_left")
+def test_row_27_a_scope_of_an_id_that_lives_elsewhere_is_left_alone(runtime: pyoci.OCIRuntime, build: Build) -> None:
+    with made(runtime, cgroup_manager="systemd").create(build(*FOREVER), id="placed") as container:
+        container.start()
+        other = Path(runtime.state_dir, "other")
+        with pytest.raises(ContainerExists, match="another state directory"):
+            pyoci.OCIRuntime(runtime.runtime_path, state_dir=other, cgroup_manager="systemd").create(build("true"), id="placed")
+        assert container.state() == "running"
+        assert scopes() == {"pyoci-placed.scope", "pyoci-conmon-placed.scope"}
+        shutil.rmtree(other)
 
 
 @on_systemd

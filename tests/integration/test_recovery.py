@@ -480,7 +480,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 # --- systemd ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.host("systemd", "guest")
+@pytest.mark.host("systemd", "debian13", "guest")
 def test_scopes(runtime: pyoci.OCIRuntime, build: Build) -> None:
     id = "fedcba9876543210" * 2
     unit = f"pyoci-{id}.scope"
@@ -495,12 +495,12 @@ def test_scopes(runtime: pyoci.OCIRuntime, build: Build) -> None:
         sleeper(other, build, "job", bound=True)
 
     killed_creator(runtime, build, script)
-    assert "pyoci-conmon-job.scope" in units("pyoci-*")
+    assert "pyoci-conmon-job.scope" in units("pyoci-*.scope")
     assert [(item.kind, item.id) for item in runtime.prune(dry_run=True)] == [("container", "job"), ("scope", id)]
     assert [(item.kind, item.id) for item in runtime.prune()] == [("container", "job"), ("scope", id)]
     deadline = time.monotonic() + 30
-    while units("pyoci-*"):
-        assert time.monotonic() < deadline, units("pyoci-*")
+    while units("pyoci-*.scope"):
+        assert time.monotonic() < deadline, units("pyoci-*.scope")
         time.sleep(0.05)
     assert runtime.prune() == []
 

@@ -1,5 +1,9 @@
 """Reading the mounts, and never leaving the container's cgroup."""
 
+import io
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +42,21 @@ def test_each_hierarchy_once() -> None:
 @pytest.mark.parametrize("path", ["", "/", "//", "/..", "/a/../..", "/a/.."])
 def test_a_path_that_is_no_cgroup_of_its_own_has_no_directories(path: str) -> None:
     assert cgroups.Cgroups({"memory": "/sys/fs/cgroup/memory"}).directories(path) == []
+
+
+@pytest.mark.parametrize("frozen", ["", "/.."])
+def test_what_is_in_or_below_a_frozen_cgroup_is_frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen: str) -> None:
+    own = f"{tmp_path}/jobs/a/b"
+    os.makedirs(own)
+    found = cgroups.Cgroups({cgroups.V2: str(tmp_path)})
+    monkeypatch.setattr("builtins.open", lambda *_, **__: io.BytesIO(b"0::/jobs/a/b\n"))
+    assert not found.is_frozen(1)
+    os.close(os.open(f"{own}{frozen}/cgroup.freeze", os.O_CREAT | os.O_WRONLY))
+    assert not found.is_frozen(1)
+    fd = os.open(f"{own}{frozen}/cgroup.freeze", os.O_WRONLY)
+    os.write(fd, b"1\n")
+    os.close(fd)
+    assert found.is_frozen(1)
 
 
 @given(st.binary(max_size=400))

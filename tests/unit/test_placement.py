@@ -91,13 +91,22 @@ def test_scopes() -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["/a", "a:b", "a:b:c:d", "a.slice:b:", "nonsense:b:c", "../a.slice:b:c", "a.slice:b/../..:c"])
+def test_what_the_spec_names_is_the_scope() -> None:
+    place = placement.of_systemd("system.slice", "a+b", "a-b.slice:libpod:c", separate=False)
+    assert (place.container, place.scope, place.unit) == ("/a.slice/a-b.slice/libpod-c.scope", "libpod-c.scope", None)
+    place = placement.of_systemd("jobs.slice", "a", "::c", separate=True)
+    assert (place.spec, place.scope, place.unit) == ("jobs.slice::c", "-c.scope", "pyoci-conmon-a.scope")
+
+
+@pytest.mark.parametrize(
+    "path", ["/a", "a:b", "a:b:c:d", "a.slice:b:", "nonsense:b:c", "../a.slice:b:c", "a.slice:b/../..:c", "a.slice:b:c d", "a.slice:b:c.slice"]
+)
 def test_a_path_that_is_none_for_systemd(path: str) -> None:
     with pytest.raises(InvalidSpec, match="cgroupsPath"):
         placement.of_systemd("system.slice", "a", path, separate=True)
 
 
-@pytest.mark.parametrize("id", ["a+b", "x" * 250])
+@pytest.mark.parametrize("id", ["a+b", "x" * 250, "a.slice"])
 def test_an_id_that_cannot_be_part_of_a_unit(id: str) -> None:
     with pytest.raises(InvalidID, match="scope"):
         placement.of_systemd("system.slice", id, None, separate=True)
