@@ -525,7 +525,6 @@ def stop(stopped: Sequence[Session], timeout: float) -> Operation[None]:
     members = []
     for session in stopped:
         life = session.life
-        life.check_own("stop exec sessions of")
         life.check_own("stop an exec session of")
         if life.init is not None and _is_frozen(life, life.init):
             raise ContainerStateError(f"cannot stop exec session {session.id!r}: {life.id!r} is paused", "paused")
@@ -557,8 +556,6 @@ def living(life: Life) -> list[Session]:
 
 def leave(session: Session, *, failed: bool) -> Operation[None]:
     """The end of a ``with`` block: as subprocess.Popen's it waits; a failed block has the session killed. In a forked child it is nothing."""
-    if session.life.is_inherited():
-        return
     if session.life.is_inherited():
         return
     if failed and not session.is_over:
