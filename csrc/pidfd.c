@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -17,6 +16,14 @@ int po_pidfd_open(int32_t pid, int32_t *ret_pidfd) {
         return pidfd;
     *ret_pidfd = pidfd;
     return 0;
+}
+
+/* Not strtoull: glibc's headers of 2.38 make it a symbol that older ones lack, where a module that was built with them shall load, too. */
+static uint64_t number(const char *at) {
+    uint64_t value = 0;
+    for (; *at >= '0' && *at <= '9'; at++)
+        value = 10 * value + (uint64_t)(*at - '0');
+    return value;
 }
 
 /* The fields of /proc/PID/stat that matter here (proc_pid_stat(5)), counted from the name's end: in parentheses, it can hold anything. */
@@ -40,8 +47,8 @@ static int read_stat(int pid, struct po_identity *ret_identity) {
     }
     if (!at)
         return -EPROTO;
-    ret_identity->ppid = atoi(parent + 1);
-    ret_identity->start_time = strtoull(at + 1, NULL, 10);
+    ret_identity->ppid = (int32_t)number(parent + 1);
+    ret_identity->start_time = number(at + 1);
     return 0;
 }
 

@@ -265,6 +265,12 @@ class Life:
             self._conmon = self.monitor.find()
         return self._conmon
 
+    def close(self) -> None:
+        """Gives its descriptors up, for who has it alone: an exception keeps what its frames hold, and the descriptors must not wait for it to go."""
+        for process in (self.init, self._conmon):
+            if process is not None:
+                process.close()
+
     def call(self, verb: str, *args: str, timeout: float | None = None) -> Operation[Output]:
         """``RUNTIME VERB [ARGS] ID``. Raises RuntimeFailed."""
         host = self.host
@@ -563,10 +569,8 @@ def _abandon(life: Life, first: Process, began: float) -> Operation[None]:
     yield from _reap_init(life, began)
     yield from _remove(life)
     yield from life.host.placement.forget(life.place)
-    # An exception keeps what its frames hold: the descriptors must not wait for it to go.
-    for process in (first, life.init, life._conmon):
-        if process is not None:
-            process.close()
+    first.close()
+    life.close()
 
 
 def _reap_init(life: Life, began: float) -> Operation[None]:

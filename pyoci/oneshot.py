@@ -442,6 +442,8 @@ def _operation(
         raise
     finally:
         stdio.close()
+        if life is not None:
+            life.close()
     if check:
         result.check_returncode()
     return result

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import count
+from signal import SIG_BLOCK, SIG_SETMASK, SIGHUP, SIGINT, SIGTERM, pthread_sigmask
 from threading import Event
 from typing import Any, Protocol, Unpack
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 PHASES = ("create", "start", "wait", "delete")
 PATIENCE = 60.0
 """Seconds, after which a life counts as failed."""
+INTERRUPTS = (SIGHUP, SIGINT, SIGTERM)
 
 PYOCI, PLAIN, DIRECT, WARM, RUN, PODMAN = "pyoci", "pyoci plain", "pyoci direct", "pyoci warm", "pyoci.run", "podman run"
 
@@ -177,9 +179,14 @@ class Command:
 
     def live(self) -> Mapping[str, float]:
         argv = self.words()
-        began = time.perf_counter()
-        drive(invoke(self.name, self.path, argv, self._env, PATIENCE))
-        return {"total": time.perf_counter() - began}
+        # An interrupt waits for its end: one that is killed half-way leaves what neither it nor anybody else knows of.
+        blocked = pthread_sigmask(SIG_BLOCK, INTERRUPTS)
+        try:
+            began = time.perf_counter()
+            drive(invoke(self.name, self.path, argv, self._env, PATIENCE))
+            return {"total": time.perf_counter() - began}
+        finally:
+            pthread_sigmask(SIG_SETMASK, blocked)
 
     def spent(self) -> None:
         return None

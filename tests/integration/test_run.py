@@ -14,6 +14,7 @@ import pytest
 
 import pyoci
 from pyoci import DEVNULL, STDOUT, OutputTooLong
+from tests import audit
 from tests.containers import status_fields
 
 pytestmark = pytest.mark.everywhere
@@ -98,6 +99,19 @@ def test_output_can_be_bounded(runtime: pyoci.OCIRuntime) -> None:
     assert pyoci.run(["echo", "hi"], max_output=3, runtime=runtime).stdout == b"hi\n"
     with pytest.raises(OutputTooLong):
         pyoci.run(["echo", "hi"], max_output=2, runtime=runtime)
+
+
+def test_exceptions_hold_no_descriptors(runtime: pyoci.OCIRuntime) -> None:
+    """Who keeps those of a thousand containers would have no more left."""
+    pyoci.run(["true"], runtime=runtime)
+    before = audit.descriptors()
+    kept: list[Exception] = []
+    too_much: list[dict[str, Any]] = [{"timeout": 0.1, "stdout": DEVNULL}, {"max_output": 10}]
+    for options in too_much:
+        with pytest.raises((pyoci.RunTimeout, OutputTooLong)) as caught:
+            pyoci.run(["yes"], runtime=runtime, **options)
+        kept.append(caught.value)
+    assert audit.descriptors() <= before
 
 
 def test_streams_to_files_and_together(runtime: pyoci.OCIRuntime, tmp_path: Path) -> None:
