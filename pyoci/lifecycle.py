@@ -736,6 +736,10 @@ def start(life: Life) -> Operation[None]:
         if status == "created":
             raise
         raise ContainerStateError(f"cannot start {life.id!r}: it is {status}{said(error.stderr)}", status) from None
+    if life.notify_socket is not None and not life.has_ended():
+        from pyoci import readiness
+
+        yield from readiness.tell(life.notify_socket)
 
 
 def _can_start_alone(life: Life) -> bool:

@@ -387,7 +387,7 @@ class _Pruning:
 
     def scopes(self) -> Operation[None]:
         """A scope ends with its last process; but systemd keeps one in mind that has failed."""
-        if not cgroups.is_systemd_booted():
+        if not os.path.isdir(cgroups.systemd_directory()):
             return
         from pyoci.cgroups.systemd import SCOPE_TIMEOUT, Systemd
 

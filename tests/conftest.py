@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 import pyoci
 from pyoci import _ffi, cgroups, networks, rootfs, runtimes, shortcuts, spec
 from pyoci.conmon import environment
-from tests import audit, hosts, machine
+from tests import audit, containers, hosts, machine
 from tests.containers import Build
 
 
@@ -179,6 +180,15 @@ def has_controller() -> Callable[[str], None]:
             pytest.skip(f"this host has no {controller} controller")
 
     return check
+
+
+@pytest.fixture
+def no_scope_is_left() -> Iterator[None]:
+    yield
+    deadline = time.monotonic() + 5
+    while (left := containers.scopes()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == set()
 
 
 @pytest.fixture(scope="session")

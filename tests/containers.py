@@ -1,6 +1,7 @@
 """What the tests say about containers in more than one place."""
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,3 +39,10 @@ def kernel_tells() -> bool:
 def asking(runtime: pyoci.OCIRuntime) -> pyoci.OCIRuntime:
     """The same, but for that the state of its containers is asked of the runtime."""
     return pyoci.OCIRuntime(runtime.runtime_path, state_dir=runtime.state_dir, shortcuts=["start", "delete"])
+
+
+def scopes() -> set[str]:
+    """systemd's scopes, but for its own and those of who logged in or called systemd-run."""
+    argv = ["systemctl", "list-units", "--all", "--type=scope", "--plain", "--no-legend"]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
+    return {line.split()[0] for line in said.splitlines() if not line.startswith(("init.", "session-", "run-"))}

@@ -3,10 +3,10 @@
 from pyoci.cgroups.detection import V2 as V2
 from pyoci.cgroups.detection import Cgroups as Cgroups
 from pyoci.cgroups.detection import is_populated as is_populated
-from pyoci.cgroups.detection import is_systemd_booted as is_systemd_booted
 from pyoci.cgroups.detection import parse_mountinfo as parse_mountinfo
 from pyoci.cgroups.detection import read as read
 from pyoci.cgroups.detection import read_control as read_control
+from pyoci.cgroups.detection import systemd_directory as systemd_directory
 from pyoci.cgroups.placement import CGROUPFS as CGROUPFS
 from pyoci.cgroups.placement import PREFIX as PREFIX
 from pyoci.cgroups.placement import SEPARATE as SEPARATE

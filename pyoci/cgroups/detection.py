@@ -8,7 +8,6 @@ from pyoci import _ffi
 
 V2 = ""
 """The key of the unified hierarchy among the mounts; the v1 ones are keyed by controller (or ``name=systemd``)."""
-BOOTED = "/run/systemd/system"
 THAWED, FROZEN = (b"0", b"THAWED"), (b"1", b"FROZEN")
 """The words of the freezers, v2's and v1's; v1 has FREEZING in between."""
 
@@ -122,9 +121,12 @@ def read_control(path: str, limit: int = 4096) -> bytes:
         return b""
 
 
-def is_systemd_booted() -> bool:
-    """systemd is this host's process 1 (sd_booted(3))."""
-    return os.path.isdir(BOOTED)
+def systemd_directory() -> str:
+    """Where the systemd that would manage our cgroups has its files, if it runs: root's is the host's process 1 (sd_booted(3)), anybody else's
+    their own manager (user@.service(5))."""
+    if os.geteuid() == 0:
+        return "/run/systemd/system"
+    return f"{os.environ.get('XDG_RUNTIME_DIR') or f'/run/user/{os.geteuid()}'}/systemd"
 
 
 def is_populated(directory: str) -> bool:

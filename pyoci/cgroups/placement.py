@@ -139,24 +139,25 @@ def of_cgroupfs(parent: str, id: str, given: str | None, separate: bool) -> Plac
 
 
 def of_systemd(slice: str, id: str, given: str | None, separate: bool, user: int = 0) -> Place:
-    """As the runtimes read ``SLICE:PREFIX:NAME``: the scope PREFIX-NAME.scope in SLICE, which is ``slice`` where it is empty (so runc; crun is
-    told). ``user``: whose manager it is (user@.service(5)). Raises InvalidSpec when the spec names a path of another form, InvalidID when the
-    id cannot be part of a unit's name."""
+    """As the runtimes read ``SLICE:PREFIX:NAME``: the scope PREFIX-NAME.scope in SLICE (an empty one is system.slice, with runc). ``user``: whose
+    manager it is (user@.service(5)). Raises InvalidSpec when the spec names a path of another form, InvalidID when the id cannot be part of a
+    unit's name."""
     unit = f"{PREFIX}-conmon-{id}.scope" if separate else None
     if (separate or not given) and not _can_name(f"{PREFIX}-conmon-{id}", id):
         most = LONGEST_UNIT - len(f"{PREFIX}-conmon-.scope")
         raise InvalidID(f"the container id {id!r} must not be longer than {most}, hold a '+' or end in '.slice' to be part of a scope's name")
-    parts = (given or f":{PREFIX}:{id}").split(":")
+    path = given or f"{slice}:{PREFIX}:{id}"
+    parts = path.split(":")
     within, prefix, name = parts if len(parts) == 3 else ("", "", "")
-    within, scope = within or slice, f"{prefix}-{name}.scope"
+    scope = f"{prefix}-{name}.scope"
     if not _can_name(f"{prefix}-{name}", name):
-        raise InvalidSpec(f"linux.cgroupsPath must be SLICE:PREFIX:NAME for cgroup_manager='systemd', not {given!r:.300}")
+        raise InvalidSpec(f"linux.cgroupsPath must be SLICE:PREFIX:NAME for cgroup_manager='systemd', not {path!r:.300}")
     try:
-        path = expand_slice(within)
+        below = expand_slice(within or ("user.slice" if user else "system.slice"))
     except InvalidOption as error:
         raise InvalidSpec(f"linux.cgroupsPath: {error}") from None
     root = f"/user.slice/user-{user}.slice/user@{user}.service" if user else ""
-    return Place(f"{within}:{prefix}:{name}", f"{root}{path}/{scope}", scope=scope, unit=unit)
+    return Place(path, f"{root}{below}/{scope}", scope=scope, unit=unit)
 
 
 def _can_name(stem: str, name: str) -> bool:
@@ -229,9 +230,9 @@ class Manager:
                 self.cannot(CgroupError(f"conmon cannot have a cgroup of its own: none is delegated to user {os.geteuid()}"))
             return Place(given, given if given and given.startswith("/") else None)
         if self.is_systemd:
-            if not detection.is_systemd_booted():
-                why = f"systemd was to manage the cgroups, and does not run here (there is no {detection.BOOTED}: sd_booted(3))"
-                raise CgroupError(f"{why}; the default, cgroupfs, needs none")
+            if not os.path.isdir(directory := detection.systemd_directory()):
+                whose = "systemd" if os.geteuid() == 0 else "this user's systemd"
+                raise CgroupError(f"{whose} was to manage the cgroups, and does not run (there is no {directory}); the default, cgroupfs, needs none")
             return of_systemd(parent, id, given, separate, os.geteuid())
         return of_cgroupfs(parent, id, given, separate)
 

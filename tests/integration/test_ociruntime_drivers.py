@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pyoci import cgroups, runtimes
-from tests.containers import Build
+from tests.containers import Build, scopes
 from tests.integration.test_ociruntime import on_a_terminal
 from tests.ociruntime import TIMEOUT, Command, eventually, make_bundle
 
@@ -120,6 +120,30 @@ def test_conmon_execs(command: Command, build: Build, tmp_path: Path, short_path
     conmon.ended("job")
 
 
+@pytest.mark.host("systemd", "debian13", "guest")
+@pytest.mark.usefixtures("no_scope_is_left")
+def test_conmon_asks_for_a_scope(command: Command, build: Build, tmp_path: Path, short_path: Path) -> None:
+    """By -s, as podman asks it: then it gives --systemd-cgroup."""
+    config = build("sleep", "100")
+    config["linux"]["cgroupsPath"] = "pyoci-tests.slice:libpod:one"
+    conmon = Conmon(command, short_path, make_bundle(tmp_path / "bundle", config))
+    pid = conmon("job", "-s")
+    assert scopes() == {"libpod-one.scope"}
+    assert "/pyoci.slice/pyoci-tests.slice/libpod-one.scope" in Path(f"/proc/{pid}/cgroup").read_text()
+    command.ok("start", "job")
+    process = build("sh", "-c", "grep -q libpod-one.scope /proc/self/cgroup && exit 9")["process"]
+    (short_path / "process").write_text(json.dumps(process))
+    conmon("exec", "-s", "--exec", "--exec-process-spec", str(short_path / "process"))
+    assert conmon.code() == 9
+    conmon.ended("exec")
+    (short_path / "exits/job").unlink()
+    command.ok("kill", "job", "KILL")
+    assert conmon.code() == 137
+    command.ok("delete", "job")
+    assert scopes() == set()
+    conmon.ended("job")
+
+
 def test_conmon_passes_on_why_a_create_failed(command: Command, build: Build, tmp_path: Path, short_path: Path) -> None:
     conmon = Conmon(command, short_path, make_bundle(tmp_path / "bundle", build("nosuchprogram")))
     with pytest.raises(AssertionError, match="nosuchprogram"):
@@ -132,16 +156,24 @@ def test_conmon_passes_on_why_a_create_failed(command: Command, build: Build, tm
 MARKS = ("/run/containers", "/run/libpod", "/sys/fs/cgroup/*/libpod_parent", "/sys/fs/cgroup/libpod_parent")
 """What podman makes outside of its own roots."""
 
+HOW = ("--network", "none", "--pids-limit", "-1", "--read-only")
+"""Not every host has the controller for the limit that is podman's default."""
+
 Podman = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def podman_argv(command: Command, tmp_path: Path, state_dir: str) -> Iterator[list[str]]:
+def cgroup_manager() -> str:
+    return "cgroupfs"
+
+
+@pytest.fixture
+def podman_argv(command: Command, tmp_path: Path, state_dir: str, cgroup_manager: str) -> Iterator[list[str]]:
     """podman with storage of its own, and pyoci-runtime. The way there is a script: podman's own clean-up after a container's end does not get
     its --runtime-flag."""
     before = {path for mark in MARKS for path in glob(mark)}
     root = Path(f"{state_dir}.p")
-    argv = ["podman", "--root", f"{root}/root", "--runroot", f"{root}/run", "--tmpdir", f"{root}/tmp", "--cgroup-manager", "cgroupfs"]
+    argv = ["podman", "--root", f"{root}/root", "--runroot", f"{root}/run", "--tmpdir", f"{root}/tmp", "--cgroup-manager", cgroup_manager]
     argv += ["--storage-driver", "vfs", "--events-backend", "none", "--runtime", command.script(tmp_path / "oci")]
     yield argv
     subprocess.run([*argv, "rm", "--all", "--force", "--time", "0"], capture_output=True, timeout=TIMEOUT, check=True)
@@ -164,7 +196,7 @@ def podman(podman_argv: list[str]) -> Podman:
 
 
 def test_podman_runs_and_execs(podman: Podman, podman_argv: list[str], rootfs: str, command: Command) -> None:
-    how = ("--network", "none", "--read-only", "--rootfs", rootfs)
+    how = (*HOW, "--rootfs", rootfs)
     assert podman("run", "--rm", *how, "sh", "-c", "echo out; exit 7", code=7).stdout == "out\n"
     assert "nosuchprogram" in podman("run", "--rm", *how, "nosuchprogram", code=127).stderr
     podman("run", "--rm", *how, "/etc", code=126)
@@ -188,6 +220,33 @@ def test_podman_runs_and_execs(podman: Podman, podman_argv: list[str], rootfs: s
     podman("start", "job")
     podman("kill", "job")
     assert podman("wait", "job").stdout == "137\n"
+    podman("start", "job")
+    podman("rm", "--force", "--time", "0", "job")
+    eventually(lambda: command.ok("list", "-q") == "", "all is deleted")
+
+
+@pytest.mark.host("systemd")
+@pytest.mark.usefixtures("no_scope_is_left")
+@pytest.mark.parametrize("cgroup_manager", ["systemd"])
+def test_podman_has_its_scopes(podman: Podman, rootfs: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("INVOCATION_ID", raising=False)  # in a unit of systemd's podman leaves conmon where it is
+    how = (*HOW, "--rootfs", rootfs)
+    assert podman("run", "--rm", *how, "sh", "-c", "echo out; exit 7", code=7).stdout == "out\n"
+    assert scopes() == set()
+    program = "trap 'exit 3' TERM; echo ready; while :; do sleep 1 & wait; done"
+    id = podman("run", "--detach", "--name", "job", *how, "sh", "-c", program).stdout.strip()
+    assert scopes() == {f"libpod-{id}.scope", f"libpod-conmon-{id}.scope"}
+    place = podman("inspect", "--format", "{{.State.CgroupPath}}", "job").stdout.strip()
+    assert place == f"/machine.slice/libpod-{id}.scope"
+    podman("exec", "--detach", "job", "sleep", "100")
+    inside = json.loads(command.ok("ps", "--format", "json", id))
+    assert len(inside) >= 2
+    assert all(place in Path(f"/proc/{pid}/cgroup").read_text() for pid in inside)
+    podman("pause", "job")
+    podman("unpause", "job")
+    podman("stop", "job")
+    assert podman("inspect", "--format", "{{.State.ExitCode}} {{.State.Status}}", "job").stdout == "3 exited\n"
+    eventually(lambda: scopes() == set(), "conmon's scope goes")
     podman("start", "job")
     podman("rm", "--force", "--time", "0", "job")
     eventually(lambda: command.ok("list", "-q") == "", "all is deleted")

@@ -17,7 +17,7 @@ import pyoci
 from pyoci import aio, cgroups
 from pyoci.cgroups import systemd
 from pyoci.errors import CgroupError, ContainerExists, ContainerStateError, CreateError, Timeout
-from tests.containers import FOREVER, Build, ready
+from tests.containers import FOREVER, Build, ready, scopes
 
 pytestmark = [pytest.mark.everywhere, pytest.mark.root]
 on_systemd = pytest.mark.host("systemd", "debian13", "guest")
@@ -244,22 +244,6 @@ def test_an_ordinary_user_s_delegated_cgroup(runtime: pyoci.OCIRuntime) -> None:
 
 
 # --- systemd ----------------------------------------------------------------------------------------------------------------------
-
-
-def scopes() -> set[str]:
-    said = subprocess.run(
-        ["systemctl", "list-units", "--all", "--type=scope", "--plain", "--no-legend"], capture_output=True, text=True, check=True, timeout=30
-    )
-    return {line.split()[0] for line in said.stdout.splitlines() if line.startswith("pyoci-")}
-
-
-@pytest.fixture
-def no_scope_is_left() -> Iterator[None]:
-    yield
-    deadline = time.monotonic() + 5
-    while (left := scopes()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert left == set()
 
 
 @on_systemd

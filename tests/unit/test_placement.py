@@ -95,7 +95,7 @@ def test_what_the_spec_names_is_the_scope() -> None:
     place = placement.of_systemd("system.slice", "a+b", "a-b.slice:libpod:c", separate=False)
     assert (place.container, place.scope, place.unit) == ("/a.slice/a-b.slice/libpod-c.scope", "libpod-c.scope", None)
     place = placement.of_systemd("jobs.slice", "a", "::c", separate=True)
-    assert (place.spec, place.scope, place.unit) == ("jobs.slice::c", "-c.scope", "pyoci-conmon-a.scope")
+    assert (place.container, place.scope, place.unit) == ("/system.slice/-c.scope", "-c.scope", "pyoci-conmon-a.scope")
 
 
 @pytest.mark.parametrize(
