@@ -213,6 +213,7 @@ with runtime.create(spec.build(["sleep", "100"], rootfs=rootfs.builtin(), read_o
     container.start()
     container.pause()
     assert container.state() == "paused"
+    container.delete(force=True)  # it has no handler for TERM
 """
 
 

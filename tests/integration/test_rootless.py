@@ -211,6 +211,17 @@ def test_a_user_that_is_not_mapped_is_refused(as_user: Ordinary, runtime_name: s
     assert "subuid(5)" in told["user"]
 
 
+def test_no_systemd_of_its_own(as_user: Ordinary, runtime_name: str) -> None:
+    told = as_user(
+        runtime_name,
+        """
+managed = pyoci.OCIRuntime(sys.argv[1], cgroup_manager="systemd")
+told["refused"] = is_refused(lambda: managed.create(spec("true")), pyoci.CgroupError)
+""",
+    )
+    assert "this user's systemd was to manage the cgroups, and does not run" in told["refused"]
+
+
 def test_no_runtime_directory(as_user: Ordinary, runtime_name: str) -> None:
     told = as_user(
         runtime_name,
