@@ -121,7 +121,8 @@ static int empty(int fd, int depth, struct po_error *error) {
         return -err;
     }
     int result = 0;
-    for (struct dirent *entry; result == 0 && (entry = readdir(directory));) {
+    struct dirent *entry;
+    while (result == 0 && (errno = 0, entry = readdir(directory))) {
         const char *name = entry->d_name;
         if (!strcmp(name, ".") || !strcmp(name, ".."))
             continue;
@@ -137,6 +138,8 @@ static int empty(int fd, int depth, struct po_error *error) {
         if (result < 0 && !error->path[0])
             fail(error, -result, PO_STAGE_REMOVE, name);
     }
+    if (result == 0 && errno != 0)
+        result = -errno;
     closedir(directory);
     return result;
 }
@@ -149,5 +152,8 @@ int po_tree_remove(const char *path, struct po_error *ret_error) {
     ret_error->path[0] = '\0';
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     int result = fd < 0 ? gone(fd) : empty(fd, 64, ret_error);
-    return result < 0 ? result : gone(rmdir(path));
+    if (fd >= 0 && result < 0)
+        return result;
+    int removed = gone(rmdir(path)); /* also without a descriptor for it: what is empty needs none */
+    return removed < 0 && result < 0 ? result : removed;
 }

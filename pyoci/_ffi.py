@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Block: TypeAlias = tuple[bytes, int]
 
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Want of descriptors or memory: such an error tells nothing of what was looked at."""
 POLLIN = 0x001
 POLLOUT = 0x004
 
@@ -340,8 +342,11 @@ class Mark:
 
 
 def exists(path: str) -> bool:
-    """As os.path.lexists: a link counts, wherever it leads."""
-    return bool(lib.po_file_mark(_encode(path), False, ffi.new("struct po_mark *")) == 0)
+    """As os.path.lexists: a link counts, wherever it leads. Raises OSError when we have no room for looking."""
+    result = lib.po_file_mark(_encode(path), False, ffi.new("struct po_mark *"))
+    if -result in SHORTAGES:
+        raise _refused(result, path)
+    return bool(result == 0)
 
 
 def open_file(path: str, flags: int) -> int:

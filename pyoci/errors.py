@@ -81,7 +81,7 @@ class NoRuntime(Error):
 
 
 class SpawnError(Error, OSError):
-    """A process could not be started. ``stage`` is the step that failed, ``filename`` the path it was about, if any."""
+    """A process, or a thread of ours, could not be started. ``stage`` is the step that failed, ``filename`` the path it was about, if any."""
 
     def __init__(self, err: int, message: str, path: str | None = None, stage: str = "") -> None:
         super().__init__(err, message, path)

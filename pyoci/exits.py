@@ -60,10 +60,12 @@ def parse_exit_file(content: bytes) -> int | None:
 
 def read_small(path: str, limit: int = 64) -> tuple[bytes, int] | None:
     """The start of a regular file and its modification time in nanoseconds; None if there is none. Never follows a link, never blocks on a
-    FIFO, never reads more than ``limit`` bytes: what lies in a state directory is not believed."""
+    FIFO, never reads more than ``limit`` bytes: what lies in a state directory is not believed. Raises OSError when we have no room for looking."""
     try:
         return _ffi.file_read(path, limit, O_NOFOLLOW)
-    except OSError:
+    except OSError as error:
+        if error.errno in _ffi.SHORTAGES:
+            raise
         return None
 
 

@@ -48,7 +48,7 @@ from pyoci.waiting import NEVER, Wait, deadline_in, passed, sooner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     from pyoci._ffi import Block
@@ -382,7 +382,7 @@ def create(host: Host, id: str, template: Template, options: Options, deadline: 
         if not is_vacant:
             host.store.remove(id)  # and nothing else: who lives in that cgroup is not ours to end
             raise
-        yield from _abandon(life, first, began)
+        yield from _persistently(lambda: _abandon(life, first, began))
         if is_new_log and not life.is_inherited():
             _remove_empty(life.log_path)
         raise
@@ -555,12 +555,22 @@ def _is_elsewhere(pid: str, directory: str) -> bool:
         return False
 
 
+def _persistently(work: Callable[[], Operation[None]]) -> Operation[None]:
+    """For what nobody will try again: a second time, after a want of descriptors or memory, which may have passed."""
+    try:
+        yield from work()
+    except OSError as error:
+        if error.errno not in _ffi.SHORTAGES:
+            raise
+        yield from work()
+
+
 def _abandon(life: Life, first: Process, began: float) -> Operation[None]:
     """A create has failed: ends and removes everything of it. The id is ours by the claim, and the runtime's state root is ours alone, so
     nothing here can be somebody else's. In a forked child it is the parent's, which goes on with it."""
     if life.is_inherited():
         return
-    if first.pidfd >= 0 or life._sync is not None:
+    if first.pid > 0:
         yield from _end_unfinished(life, [first])
     if life.is_direct and first.pid > 0:
         from pyoci import direct
@@ -578,7 +588,10 @@ def _reap_init(life: Life, began: float) -> Operation[None]:
     from pyoci import direct
 
     if direct.is_subreaper():
-        yield from direct.reap_init(life.host.store, life.id, began)
+        try:
+            yield from direct.reap_init(life.host.store, life.id, began)
+        except OSError:
+            pass  # no room for looking whose it is
 
 
 def abandon(life: Life) -> Operation[None]:
@@ -777,16 +790,20 @@ def wait(life: Life, timeout: float | None) -> Operation[ExitStatus]:
 
 
 def _read_exit(life: Life, kernel: tuple[int, int] | None, conmon_is_over: bool) -> ExitStatus:
-    found = None
-    if life.is_current():
-        found = read_small(f"{life.directory}/exit") or read_small(f"{life.host.store.exits}/{life.id}")
-        if found is None and kernel is not None and conmon_is_over:
-            found = _keep_exit(life, kernel)
-    filed = parse_exit_file(found[0]) if found is not None else None
+    found, filed, oom_killed = None, None, False
+    try:
+        if life.is_current():
+            found = read_small(f"{life.directory}/exit") or read_small(f"{life.host.store.exits}/{life.id}")
+            if found is None and kernel is not None and conmon_is_over:
+                found = _keep_exit(life, kernel)
+        filed = parse_exit_file(found[0]) if found is not None else None
+        # conmon marks it, but can miss it when init itself is what was killed; the cgroup still knows.
+        failed = filed != 0 or (kernel is not None and kernel != (0, 0))
+        oom_killed = _ffi.exists(f"{life.directory}/oom") or (failed and life.host.hierarchies.has_oom_kill(life.cgroups_path or ""))
+    except OSError:  # no room for looking; what the kernel has told, it may not tell again
+        if kernel is None:
+            raise
     finished = found[1] if found is not None else time_ns() if kernel is not None else None
-    # conmon marks it, but can miss it when init itself is what was killed; the cgroup still knows.
-    failed = filed != 0 or (kernel is not None and kernel != (0, 0))
-    oom_killed = _ffi.exists(f"{life.directory}/oom") or (failed and life.host.hierarchies.has_oom_kill(life.cgroups_path or ""))
     return combine(filed, kernel, oom_killed=oom_killed, finished_ns=finished)
 
 
@@ -950,8 +967,12 @@ def _lock_for_delete(life: Life) -> Lock:
         pass
     else:
         # Looked at under the lock: somebody else can have deleted it before, and even made another one under its id.
-        if life.is_current():
-            return lock
+        try:
+            if life.is_current():
+                return lock
+        except BaseException:
+            lock.release()
+            raise
         lock.release()
     life.removed = True
     raise ContainerNotFound(f"no container {life.id!r}: it was deleted")
@@ -960,9 +981,13 @@ def _lock_for_delete(life: Life) -> Lock:
 def leave(life: Life, *, failed: bool) -> Operation[None]:
     """The end of a ``with`` block: stopped and deleted; killed at once when the block failed. Deleted inside the block is fine. In a forked
     child it is nothing: the block is the parent's."""
-    try:
+
+    def end() -> Operation[None]:
         if not life.removed and not life.is_inherited():
             yield from stop(life, 0 if failed else STOP_TIMEOUT, None)
             yield from delete(life, force=True)
+
+    try:
+        yield from _persistently(end)
     except ContainerNotFound:
         pass

@@ -364,8 +364,9 @@ class New:
     def create(self, deadline: int) -> Operation[Life]:
         return lifecycle.create(self._host, self.id, self._template, self._options, deadline)
 
-    def start(self, life: Life, _deadline: int) -> Operation[None]:
-        return lifecycle.start(life)
+    def start(self, life: Life, _deadline: int) -> Operation[Life]:
+        yield from lifecycle.start(life)
+        return life
 
     def refused(self, error: CreateError, said: bytes) -> int:
         """The exit code, as shells have it, when it is the program that the runtime does not like; else raises CreateError. What the runtime
@@ -412,7 +413,7 @@ def _operation(
         try:
             life = yield from source.create(deadline)
             lap("create")
-            yield from source.start(life, deadline)
+            life = yield from source.start(life, deadline)
         except Timeout:
             if passed(deadline) and timeout is not None:
                 raise RunTimeout(args, timeout, *partial()) from None

@@ -202,10 +202,12 @@ class Stat:
 
 
 def read_stat(pid: int) -> Stat | None:
-    """None when there is no such process."""
+    """None when there is no such process. Raises OSError when we have no room for looking."""
     try:
         content, _ = _ffi.file_read(f"/proc/{pid}/stat", 1024)
-    except OSError:  # ESRCH: it went away between open and read
+    except OSError as error:  # ESRCH: it went away between open and read
+        if error.errno in _ffi.SHORTAGES:
+            raise
         return None
     # The name, in parentheses, can hold anything, so count from its end: state is field 3.
     fields = content.rpartition(b")")[2].split()
@@ -224,11 +226,12 @@ def namespace_pids(pid: int) -> list[int]:
 
 
 def command_line(pid: int) -> bytes:
-    """Its arguments, each closed by a NUL; empty for one that is dead, or is none."""
+    """Its arguments, each closed by a NUL; empty for one that is dead, or is none. Raises OSError when we have no room for looking."""
     try:
-        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
-            return file.read(65536) or b""
-    except OSError:
+        return _ffi.file_read(f"/proc/{pid}/cmdline", 65536)[0]
+    except OSError as error:
+        if error.errno in _ffi.SHORTAGES:
+            raise
         return b""
 
 
@@ -318,26 +321,17 @@ def kill_tree(roots: Iterable[Process], *, also: Callable[[], Iterable[int]] = t
     within ``grace`` seconds. Roots that came through a fork are left alone.
 
     Everything is stopped before it is looked below, until a look finds nothing new: so nothing can slip away by forking or by being
-    reparented. A process is identified by its pidfd, taken before it is looked at a second time."""
+    reparented. A process is identified by its pidfd, taken before it is looked at a second time. What there is no room for looking at is looked at
+    once more, and again when the others are dead; OSError is raised only then."""
     held: dict[int, Process] = {root.pid: root for root in roots if root.pidfd >= 0 and not root.is_inherited()}
     for process in held.values():
         process.signal(SIGSTOP)
-    found = True
+    found, want = True, None
     while found:
-        found = False
-        for pid in {*descendants(set(held)), *also()} - set(held):
-            try:
-                process = Process.open(pid)
-            except OSError:
-                continue
-            stat = read_stat(pid)
-            # The parent's number is its own until it is reaped: after that its children are another's.
-            is_below = stat is not None and stat.ppid in held and held[stat.ppid].signal(0)
-            # Also what is dead: as a zombie of one that is killed here, it may become ours to reap.
-            if stat is not None and (is_below or (stat.state not in "ZX" and pid in also())):
-                process.signal(SIGSTOP)
-                held[pid] = process
-                found = True
+        try:
+            found = _stop_more(held, also)
+        except OSError as error:
+            found, want = want is None, error
     for process in held.values():
         process.signal(SIGKILL)
     deadline = deadline_in(grace)
@@ -347,8 +341,33 @@ def kill_tree(roots: Iterable[Process], *, also: Callable[[], Iterable[int]] = t
         process.reap_adopted()
     # SIGSTOP takes a moment to arrive: who forked in it, and was dead or reparented at the look, is found now.
     if gone and not held.keys() >= set(also()):
+        if want is not None and not held:
+            raise want
+        held.clear()  # and closed
         return (yield from kill_tree((), also=also, grace=grace))
     return gone
+
+
+def _stop_more(held: dict[int, Process], also: Callable[[], Iterable[int]]) -> bool:
+    """One look for ``kill_tree``: takes hold of what is found, and stops it. False when there is nothing new. Raises OSError when we have no room for
+    looking."""
+    found = False
+    for pid in {*descendants(set(held)), *also()} - set(held):
+        try:
+            process = Process.open(pid)
+        except OSError as error:
+            if error.errno in _ffi.SHORTAGES:
+                raise
+            continue
+        stat = read_stat(pid)
+        # The parent's number is its own until it is reaped: after that its children are another's.
+        is_below = stat is not None and stat.ppid in held and held[stat.ppid].signal(0)
+        # Also what is dead: as a zombie of one that is killed here, it may become ours to reap.
+        if stat is not None and (is_below or (stat.state not in "ZX" and pid in also())):
+            process.signal(SIGSTOP)
+            held[pid] = process
+            found = True
+    return found
 
 
 class Identity:

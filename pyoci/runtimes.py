@@ -183,8 +183,11 @@ def says_program(stderr: bytes, program: str) -> int | None:
 
 
 def read_log(path: str) -> bytes:
-    """What a runtime has said to a ``--log`` in JSON, at most 64 KiB; empty when there is none."""
-    found = read_small(path, STDERR_KEPT)
+    """What a runtime has said to a ``--log`` in JSON, at most 64 KiB; empty when there is none, or no room for looking."""
+    try:
+        found = read_small(path, STDERR_KEPT)
+    except OSError:
+        found = None
     return parse_log(found[0]) if found is not None else b""
 
 

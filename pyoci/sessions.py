@@ -99,14 +99,17 @@ class Session:
         if self.told is None and self.runtime.has_ended():
             with _REAPING:  # a second thread would find nothing to reap
                 if self.told is None:
+                    self.told_pid()  # first: for want of a descriptor it can fail, and the code is told once
                     self._take((self.runtime.reap() if self.ours else self.runtime.exit_code()) or (-1, 0))
         return self.told
 
     def _take(self, told: tuple[int, int]) -> None:
         # Without a pid it has failed itself, unless somebody has removed what lay on disk.
-        self.told_pid()
-        if told[0] > 0 and not self.has_started() and os.path.lexists(f"{self.base}.json"):
-            found = read_small(f"{self.base}.log", STDERR_KEPT)
+        if told[0] > 0 and self.process is None and not self._told_pid and os.path.lexists(f"{self.base}.json"):
+            try:
+                found = read_small(f"{self.base}.log", STDERR_KEPT)
+            except OSError:
+                found = None
             self.refusal = found[0] if found is not None else b""
         self.told = told
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 ALL: frozenset[str] = frozenset(("start", "delete", "state", "memfd"))
 KNOWN = ("crun", "runc")
 """The runtimes whose ways are known; any other gets the plain commands."""
+DYING = 0.05
+"""Seconds that the death of a process takes at most, from its files' to its own."""
 MFD_EXEC = 0x10  # Linux 6.3
 SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 
@@ -58,7 +60,7 @@ def start(fifo: str, runtime: str, init: int, timeout: float) -> Operation[bool]
         gate = Descriptor(_ffi.open_file(fifo, os.O_NONBLOCK | (os.O_WRONLY if runtime == "crun" else os.O_RDONLY)))
     except OSError as error:
         if error.errno == ENXIO:  # nobody waits there any more, and yet it is there
-            _check_dead(init)
+            yield from _check_dead(init)
         return False
     with gate:
         try:
@@ -71,7 +73,7 @@ def start(fifo: str, runtime: str, init: int, timeout: float) -> Operation[bool]
             try:
                 _ffi.write(gate.fd, b"\0")
             except BrokenPipeError:
-                _check_dead(init)
+                yield from _check_dead(init)
                 return False
         else:
             deadline, ready = deadline_in(timeout), set[int]()
@@ -80,17 +82,19 @@ def start(fifo: str, runtime: str, init: int, timeout: float) -> Operation[bool]
                 if gate.fd not in ready and (init in ready or passed(deadline)):
                     return False
             if not _ffi.read(gate.fd, 1):
-                _check_dead(init)
+                yield from _check_dead(init)
                 return False
         _ffi.unlink(fifo)
     return True
 
 
-def _check_dead(init: int) -> None:
+def _check_dead(init: int) -> Operation[None]:
     """Nobody waits at the FIFO. If init lives, somebody else has let it go and is about to remove the FIFO: the command would wait there for
-    ever."""
-    if not _ffi.poll((init,), (), 0):
-        raise ContainerStateError("somebody else starts it at the same time", "running")
+    ever. Who dies closes his files a moment before his pidfd tells."""
+    deadline = deadline_in(DYING)
+    while init not in (yield Wait((init,), (), deadline)):
+        if passed(deadline):
+            raise ContainerStateError("somebody else starts it at the same time", "running")
 
 
 class SealedCopy:

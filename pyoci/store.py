@@ -101,8 +101,8 @@ class Store:
                 remove_tree(self.path(id))
                 break
             except StateDirError as error:
-                # Who waits in another thread or process may be keeping the exit code there, each once.
-                if last or error.errno != errno.ENOTEMPTY:
+                # Who waits in another thread or process may be keeping the exit code there, each once. Nor may a want that passes leave a half.
+                if last or error.errno not in (errno.ENOTEMPTY, *_ffi.SHORTAGES):
                     raise
 
 
@@ -172,7 +172,7 @@ def _read(path: str, limit: int) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        if error.errno in _ffi.SHORTAGES:
             raise
         raise DamagedRecord(f"{path} cannot be read: {os.strerror(error.errno or 0)}") from None
 
@@ -228,10 +228,13 @@ def is_locked(directory: str) -> bool:
 
 
 def mark(directory: str) -> tuple[int, int] | None:
-    """What tells the container that is in a directory from one that had the same id before it; None while it has no processes."""
+    """What tells the container that is in a directory from one that had the same id before it; None while it has no processes. Raises OSError when
+    we have no room for looking."""
     try:
         found = _ffi.Mark(f"{directory}/pids")
-    except OSError:
+    except OSError as error:
+        if error.errno in _ffi.SHORTAGES:
+            raise
         return None
     return found.inode, found.mtime
 

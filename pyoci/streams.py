@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from pyoci import _ffi
@@ -178,7 +179,9 @@ class Pump:
                 return
         except BlockingIOError:
             return
-        except OSError:  # EPIPE; EIO from a terminal
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: of a terminal
+                raise
             self._source = -1
         self._into.close()
         self._into = None

@@ -19,7 +19,7 @@ from stat import S_ISFIFO
 
 from pyoci import _ffi, ids, lifecycle, oneshot, shortcuts
 from pyoci.container import Container
-from pyoci.errors import Error, InvalidOption, Timeout
+from pyoci.errors import ContainerStateError, Error, InvalidOption, Timeout
 from pyoci.launcher import count
 from pyoci.options import one_of
 from pyoci.process import Descriptor
@@ -144,7 +144,24 @@ class Claim:
         self._member = yield from self._pool._take(deadline)
         return self._member.life
 
-    def start(self, life: Life, deadline: int) -> Operation[None]:
+    def start(self, life: Life, deadline: int) -> Operation[Life]:
+        """Lets the container run the command; another one, if it was killed in the moment since it was taken. Gives the one that runs."""
+        try:
+            yield from self._start(life, deadline)
+            return life
+        except ContainerStateError:
+            # With the FIFO there nobody has started it, so nothing has run in it, the command least of all.
+            if not (life.has_ended() and lifecycle.is_created(life)):
+                raise
+        yield from lifecycle.leave(life, failed=True)
+        other = yield from self.create(deadline)
+        try:
+            return (yield from self.start(other, deadline))
+        except BaseException:
+            yield from lifecycle.leave(other, failed=True)
+            raise
+
+    def _start(self, life: Life, deadline: int) -> Operation[None]:
         """Sends the request and opens the FIFO. What the socket has no room for goes on its way as the program reads."""
         assert self._member is not None
         assert life.init is not None
@@ -311,7 +328,7 @@ class PoolBase:
         try:
             claim = Claim(self, args, env, cwd, stdio.fds)
             life = yield from claim.create(NEVER)
-            yield from claim.start(life, NEVER)
+            life = yield from claim.start(life, NEVER)
             stdio.started()
             life.ends = stdio.ends
             return life
@@ -334,16 +351,17 @@ class PoolBase:
     def _close(self) -> Operation[None]:
         if not self._worker.is_ours():
             return
-        waiter = Waiter()
         with self._worker.lock:
             is_first, self._closed = not self._closed, True
+            if is_first:
+                self._worker.told.append(("close", None))
+            self._worker.ring()
+        waiter = Waiter()  # if that fails, it closes all the same
+        with self._worker.lock:
             if self._is_over:
                 waiter.serve()
             else:
                 self._closers.append(waiter)
-            if is_first:
-                self._worker.told.append(("close", None))
-            self._worker.ring()
         yield from waiter.wait(NEVER, "closing a warm pool")
         self._worker.join()
 

@@ -6,10 +6,12 @@ import atexit
 import os
 import threading
 from collections import deque
+from errno import EAGAIN
 from sys import byteorder
 from weakref import WeakSet
 
 from pyoci import _ffi
+from pyoci.errors import SpawnError
 from pyoci.process import Descriptor
 from pyoci.waiting import Many, Wait
 
@@ -40,8 +42,12 @@ class Worker:
         self.thread: threading.Thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self) -> None:
-        """Not in the constructor: ``turn`` may need this object at its owner's."""
-        self.thread.start()
+        """Not in the constructor: ``turn`` may need this object at its owner's. Raises SpawnError."""
+        try:
+            self.thread.start()
+        except RuntimeError as error:  # all that Python tells of pthread_create(3)
+            self._bell.close()
+            raise SpawnError(EAGAIN, f"starting the thread {self.thread.name}: {error}; is the limit of threads reached (ulimit -u)?") from None
         _open.add(self)
 
     def is_ours(self) -> bool:

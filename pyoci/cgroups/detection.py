@@ -59,12 +59,7 @@ class Cgroups:
 
     def is_frozen(self, pid: int) -> bool:
         """The process is in a frozen cgroup, or below one: signals but SIGKILL on v2 stay pending until it is thawed."""
-        try:
-            with open(f"/proc/{pid}/cgroup", "rb", buffering=0) as file:
-                lines = os.fsdecode(file.read(65536)).splitlines()
-        except OSError:
-            return False
-        for line in lines:
+        for line in os.fsdecode(read_control(f"/proc/{pid}/cgroup", 65536)).splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers == V2 and V2 in self.mounts:
                 # What is frozen above is not told below.
@@ -85,11 +80,13 @@ def _relative(cgroups_path: str) -> str:
 
 
 def read(mountinfo: str = "/proc/self/mountinfo") -> Cgroups:
-    """Reads the mounts (proc_pid_mountinfo(5)). Costs about 50 µs."""
+    """Reads the mounts (proc_pid_mountinfo(5)). Costs about 50 µs. Raises OSError when we have no room for looking."""
     try:
         with open(mountinfo, "rb") as file:
             return Cgroups(parse_mountinfo(file.read()))
-    except OSError:
+    except OSError as error:
+        if error.errno in _ffi.SHORTAGES:
+            raise
         return Cgroups({})
 
 
@@ -114,10 +111,12 @@ def parse_mountinfo(content: bytes) -> dict[str, str]:
 
 
 def read_control(path: str, limit: int = 4096) -> bytes:
-    """The content of a control file; empty when it cannot be read."""
+    """The content of a control file; empty when it cannot be read. Raises OSError when we have no room for looking."""
     try:
         return _ffi.file_read(path, limit)[0]
-    except OSError:
+    except OSError as error:
+        if error.errno in _ffi.SHORTAGES:
+            raise
         return b""
 
 

@@ -111,7 +111,9 @@ def _tree(directory: str) -> Iterator[str]:
     """The directory and all below it, the deepest first; nothing if it does not exist."""
     try:
         entries = [entry.path for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
-    except OSError:
+    except OSError as error:
+        if error.errno in _ffi.SHORTAGES:
+            raise
         return
     for path in entries:
         yield from _tree(path)

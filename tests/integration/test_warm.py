@@ -323,6 +323,28 @@ def test_dead_ones_are_never_given_out(pool: pyoci.WarmPool, runtime: pyoci.OCIR
         assert pyoci.run(["echo", "x"], pool=pool).stdout == b"x\n"
 
 
+def test_one_killed_in_the_moment_of_its_claim_is_replaced(pool: pyoci.WarmPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After it was taken as a living one, and before its FIFO is opened."""
+    start, killed = lifecycle.start, list[str]()
+
+    def late(life: lifecycle.Life) -> Operation[None]:
+        if len(killed) % 3 < 2:  # two after one another
+            assert life.init is not None
+            os.kill(life.init.pid, signal.SIGKILL)
+            until(life.has_ended)
+        killed.append(life.id)
+        return start(life)
+
+    monkeypatch.setattr(lifecycle, "start", late)
+    pool.fill(PATIENCE)
+    done = pyoci.run(["echo", "x"], pool=pool)
+    assert (done.returncode, done.stdout, done.id) == (0, b"x\n", killed[2])
+    with pool.claim(["sleep", "100"], stdout=pyoci.DEVNULL) as container:
+        assert container.state() == "running"
+        container.kill()
+    assert len(killed) == 6
+
+
 def test_one_that_somebody_else_has_started_is_an_error(pool: pyoci.WarmPool, runtime: pyoci.OCIRuntime) -> None:
     pool.fill(PATIENCE)
     for container in runtime.list():

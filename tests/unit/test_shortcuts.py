@@ -13,6 +13,9 @@ import pytest
 
 import pyoci
 from pyoci import shortcuts
+from pyoci._ffi import poll
+from pyoci.process import Descriptor
+from pyoci.waiting import drive
 
 
 @pytest.mark.parametrize("wanted", [["fast"], ["start", 1], "stop"])
@@ -27,6 +30,17 @@ def test_only_known_runtimes_without_options_of_the_callers() -> None:
     assert shortcuts.chosen(["delete"], "/usr/bin/crun", plain=True) == {"delete"}
     for runtime, plain, wanted in (("/usr/bin/youki", True, True), ("/usr/bin/crun", False, True), ("/usr/bin/crun", True, False)):
         assert shortcuts.chosen(wanted, runtime, plain=plain) == frozenset()
+
+
+def test_who_is_just_dying_is_started_by_nobody_else(tmp_path: Path) -> None:
+    """An init that is killed closes its end of the FIFO a moment before its pidfd tells."""
+    fifo = str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    with subprocess.Popen(["sleep", "0.01"]) as init, Descriptor(os.pidfd_open(init.pid)) as pidfd:
+        assert not drive(shortcuts.start(fifo, "crun", pidfd.fd, 5))
+        assert poll((pidfd.fd,), (), 0)
+    with Descriptor(os.pidfd_open(os.getpid())) as pidfd, pytest.raises(pyoci.ContainerStateError, match="somebody else"):
+        drive(shortcuts.start(fifo, "crun", pidfd.fd, 5))
 
 
 def test_a_sealed_copy_runs_cannot_be_changed_and_follows_the_file(tmp_path: Path) -> None:
