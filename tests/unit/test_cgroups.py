@@ -1,6 +1,5 @@
 """Reading the mounts, and never leaving the container's cgroup."""
 
-import io
 import os
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyoci import cgroups
+from pyoci import _ffi, cgroups
 
 V1 = b"""30 23 0:26 / /sys/fs/cgroup/memory rw,nosuid shared:12 - cgroup cgroup rw,memory
 31 23 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
@@ -49,7 +48,8 @@ def test_what_is_in_or_below_a_frozen_cgroup_is_frozen(tmp_path: Path, monkeypat
     own = f"{tmp_path}/jobs/a/b"
     os.makedirs(own)
     found = cgroups.Cgroups({cgroups.V2: str(tmp_path)})
-    monkeypatch.setattr("builtins.open", lambda *_, **__: io.BytesIO(b"0::/jobs/a/b\n"))
+    read = _ffi.file_read
+    monkeypatch.setattr(_ffi, "file_read", lambda path, limit: (b"0::/jobs/a/b\n", 0) if path == "/proc/1/cgroup" else read(path, limit))
     assert not found.is_frozen(1)
     os.close(os.open(f"{own}{frozen}/cgroup.freeze", os.O_CREAT | os.O_WRONLY))
     assert not found.is_frozen(1)
