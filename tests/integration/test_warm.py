@@ -153,7 +153,8 @@ DIFFERS = (
 
 def view(text: str) -> list[str]:
     """What does not differ from one container to the next."""
-    lines = [re.sub(r"^l.*:\d\d (?=\d+ -> )|(?<=pipe|cket):\[\d+\]", "", line) for line in text.splitlines() if not line.startswith(DIFFERS) and "pyoci-" not in line]
+    lines = [line for line in text.splitlines() if not line.startswith(DIFFERS) and "pyoci-" not in line]
+    lines = [re.sub(r"^l.*:\d\d (?=\d+ -> )|(?<=pipe|cket):\[\d+\]", "", line) for line in lines]
     # mountinfo: without the ids of mounts, file systems and devices.
     fields = [line.split() for line in lines]
     return [
