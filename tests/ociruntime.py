@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pyoci import runtimes
+from tests import commands
 
 CHECKOUT = str(Path(__file__).resolve().parent.parent)
 TIMEOUT = 60
@@ -27,8 +28,16 @@ class Command:
         self.runtime = runtime
         self.argv = [sys.executable, "-m", "pyoci.ociruntime", "--root", root, "--runtime", runtimes.find_executable(runtime)]
 
+    def line(self, *argv: str) -> list[str]:
+        """For a test that starts the command itself, and looks at what comes of it."""
+        commands.RUNTIME_RAN.append((*self.argv[3:], *argv))
+        return [*self.argv, *argv]
+
     def __call__(self, *argv: str, stdin: bytes = b"", **how: Any) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run([*self.argv, *argv], input=stdin, capture_output=True, timeout=TIMEOUT, check=False, **how)
+        done = subprocess.run([*self.argv, *argv], input=stdin, capture_output=True, timeout=TIMEOUT, check=False, **how)
+        if done.returncode not in (1, 255):  # else it was refused, and its options not used
+            self.line(*argv)
+        return done
 
     def ok(self, *argv: str, **how: Any) -> str:
         """What it prints; it succeeds."""
@@ -39,7 +48,7 @@ class Command:
     def detached(self, *argv: str, **how: Any) -> None:
         """For what hands its stdio on: a file, and no pipe of ours that a container would keep open."""
         with tempfile.TemporaryFile() as said:
-            done = subprocess.run([*self.argv, *argv], stdin=subprocess.DEVNULL, stdout=said, stderr=said, timeout=TIMEOUT, check=False, **how)
+            done = subprocess.run(self.line(*argv), stdin=subprocess.DEVNULL, stdout=said, stderr=said, timeout=TIMEOUT, check=False, **how)
             said.seek(0)
             assert done.returncode == 0, (argv, said.read())
 

@@ -8,7 +8,7 @@ from pyoci.errors import InvalidOption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 SWITCH, TEXT, NUMBER, LIST = "", "VALUE", "N", "VALUE …"
 """The kinds of options."""
@@ -114,6 +114,10 @@ class Given:
 
     def add(self, name: str, value: str) -> None:
         self._values.setdefault(name, []).append(value)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of what was given."""
+        return iter(self._values)
 
     def update(self, others: Given) -> None:
         """What both know is ours."""

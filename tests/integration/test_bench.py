@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,12 +12,12 @@ import pytest
 
 import pyoci
 from tests import audit
-
-ARGV = [sys.executable, "-m", "pyoci", "bench"]
+from tests.commands import command_line, pyoci_command
 
 
 def bench(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*ARGV, *argv], capture_output=True, text=True, timeout=120, check=False)
+    done = pyoci_command("bench", *argv, timeout=120)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 @pytest.mark.everywhere
@@ -50,7 +49,9 @@ def test_table(runtime_name: str, state_dir: str) -> None:
 @pytest.mark.root
 def test_an_interrupt_leaves_nothing(runtime_name: str, state_dir: str) -> None:
     before = audit.everything(state_dir)
-    with subprocess.Popen([*ARGV, "--seconds", "60", "--runtime", runtime_name, "--place", state_dir], stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command_line("bench", "--seconds", "60", "--runtime", runtime_name, "--place", state_dir), stderr=subprocess.PIPE
+    ) as process:
         deadline = time.monotonic() + 30
         while not list(Path(state_dir).iterdir()):
             assert time.monotonic() < deadline

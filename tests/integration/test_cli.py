@@ -17,10 +17,7 @@ import pytest
 
 import pyoci
 from pyoci import cgroups, runtimes, spec
-
-
-def pyoci_command(*argv: str, stdin: bytes = b"", timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-m", "pyoci", *argv], input=stdin, capture_output=True, timeout=timeout, check=False)
+from tests.commands import command_line, pyoci_command
 
 
 @pytest.fixture
@@ -49,7 +46,7 @@ def test_spec_names_the_directory_that_is_not_there() -> None:
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_standard_stream_that_is_closed_is_an_empty_one(where: list[str], closed: str) -> None:
     def exit_code(*argv: str) -> tuple[int, bytes]:
-        command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-m", "pyoci", *argv]
+        command = ["sh", "-c", f'"$@" {closed}', "sh", *command_line(*argv)]
         done = subprocess.run(command, input=b"not to be read", capture_output=True, timeout=60, check=False)
         return done.returncode, done.stderr
 
@@ -60,7 +57,7 @@ def test_a_standard_stream_that_is_closed_is_an_empty_one(where: list[str], clos
 def test_run_on_a_terminal(where: list[str]) -> None:
     """conmon refuses terminals with passthrough; we serve ours through pipes."""
     ours, theirs = pty.openpty()
-    argv = [sys.executable, "-m", "pyoci", "run", *where, "-i", "--", "sh", "-c", "read word; echo got $word; exit 4"]
+    argv = command_line("run", *where, "-i", "--", "sh", "-c", "read word; echo got $word; exit 4")
     with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         os.write(ours, b"typed\n")
@@ -320,7 +317,7 @@ def test_options_of_create(where: list[str], tmp_path: Path) -> None:
     given = os.open(tmp_path / "given", os.O_RDWR | os.O_CREAT)
     os.write(given, b"preserved")
     os.lseek(given, 0, os.SEEK_SET)
-    argv = [sys.executable, "-m", "pyoci", "create", *where, *options, "--", "sh", "-c", "cat <&3"]
+    argv = command_line("create", *where, *options, "--", "sh", "-c", "cat <&3")
 
     def third() -> None:
         os.dup2(given, 3)
@@ -367,7 +364,7 @@ def test_run_detached_of_no_program_leaves_nothing(where: list[str]) -> None:
     ],
 )
 def test_signals_are_passed_on_and_end_it_where_nobody_handles_them(where: list[str], script: str, sent: list[signal.Signals], code: int) -> None:
-    argv = [sys.executable, "-m", "pyoci", "run", *where, "--", "sh", "-c", script]
+    argv = command_line("run", *where, "--", "sh", "-c", script)
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
@@ -405,7 +402,7 @@ def test_a_real_terminal(where: list[str], verb: str) -> None:
                 said += os.read(ours, 4096)
 
     before = termios.tcgetattr(theirs)
-    with subprocess.Popen([sys.executable, "-m", "pyoci", *head, "--", "sh", "-c", script], stdin=theirs, stdout=theirs, stderr=theirs) as process:
+    with subprocess.Popen(command_line(*head, "--", "sh", "-c", script), stdin=theirs, stdout=theirs, stderr=theirs) as process:
         until(b"30 100")
         os.write(ours, b"typed\r")
         until(b"got typed")
@@ -529,7 +526,7 @@ def test_help_and_version() -> None:
 
 
 def test_a_reader_that_goes_away(runtime: pyoci.OCIRuntime) -> None:
-    argv = [sys.executable, "-m", "pyoci", "list", "--state-dir", runtime.state_dir]
+    argv = command_line("list", "--state-dir", runtime.state_dir)
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(argv, stdout=write, stderr=subprocess.PIPE, timeout=60, check=False)
@@ -553,7 +550,7 @@ def test_where_cgroups_go_and_what_a_ramdisk_needs(where: list[str]) -> None:
 def test_socket_activation_is_passed_on(where: list[str]) -> None:
     """As systemd starts a service: LISTEN_PID names the process that it has become."""
     said = "echo $LISTEN_FDS $LISTEN_PID; cat <&3"
-    argv = [sys.executable, "-m", "pyoci", "run", *where, "--listen-fds", "--", "sh", "-c", said]
+    argv = command_line("run", *where, "--listen-fds", "--", "sh", "-c", said)
     script = 'export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@" 3<&0 </dev/null'
     done = subprocess.run(["sh", "-c", script, "sh", *argv], input=b"activated", capture_output=True, timeout=60, check=False)
     assert done.stdout == b"1 1\nactivated", done.stderr
@@ -561,7 +558,7 @@ def test_socket_activation_is_passed_on(where: list[str]) -> None:
 
 def test_a_timeout_on_a_terminal(where: list[str]) -> None:
     ours, theirs = pty.openpty()
-    argv = [sys.executable, "-m", "pyoci", "run", *where, "-t", "--timeout", "0.5", "sleep", "100"]
+    argv = command_line("run", *where, "-t", "--timeout", "0.5", "sleep", "100")
     try:
         with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs) as process:
             assert process.wait(60) == 124

@@ -105,7 +105,7 @@ def test_create_hands_stdio_and_descriptors_on(command: Command, build: Build, t
     bundle = make_bundle(tmp_path / "bundle", build("sh", "-c", "read line; echo got $line; echo err >&2; cat <&3; ls /proc/self/fd"))
     (tmp_path / "more").write_text("from 3\n")
     (tmp_path / "in").write_text("word\n")
-    argv = ["sh", "-c", 'exec "$@" <in >out 2>&1 3<more', "sh", *command.argv, "create", "--preserve-fds=1", "--bundle", bundle, "job"]
+    argv = ["sh", "-c", 'exec "$@" <in >out 2>&1 3<more', "sh", *command.line("create", "--preserve-fds=1", "--bundle", bundle, "job")]
     subprocess.run(argv, cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.getcwd()}, timeout=60, check=True)
     command.ok("start", "job")
     eventually(lambda: command.state("job")["status"] == "stopped", "it ends")
@@ -120,7 +120,7 @@ def test_socket_activation_comes_before_preserved_descriptors(command: Command, 
     (tmp_path / "one").write_text("one ")
     (tmp_path / "two").write_text("two ")
     start = 'export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@" 3<one 4<two'
-    argv = ["sh", "-c", start, "sh", *command.argv, "run", "--preserve-fds", "1", "-b", bundle, "job"]
+    argv = ["sh", "-c", start, "sh", *command.line("run", "--preserve-fds", "1", "-b", bundle, "job")]
     done = subprocess.run(argv, cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.getcwd()}, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, b"one two 1 1\n"), done.stderr
 
@@ -195,7 +195,7 @@ def test_run_in_the_foreground(command: Command, build: Build, tmp_path: Path) -
 
 def test_run_passes_signals_on(command: Command, build: Build, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", build("sh", "-c", "trap 'exit 6' TERM; echo ready; while :; do sleep 0.05; done"))
-    with subprocess.Popen([*command.argv, "run", "-b", bundle, "job"], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command.line("run", "-b", bundle, "job"), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGTERM)
@@ -217,10 +217,10 @@ def on_a_terminal(argv: list[str], typed: bytes) -> tuple[int, bytes]:
 def test_run_and_exec_on_a_terminal(command: Command, build: Build, tmp_path: Path, bundle: str) -> None:
     program = ("sh", "-c", "test -t 1 && read word && echo got $word; exit 4")
     tty = make_bundle(tmp_path / "tty", build(*program), terminal=True)
-    code, said = on_a_terminal([*command.argv, "run", "--bundle", tty, "job"], b"typed\n")
+    code, said = on_a_terminal(command.line("run", "--bundle", tty, "job"), b"typed\n")
     assert (code, b"got typed" in said) == (4, True), said
     with running(command, bundle):
-        code, said = on_a_terminal([*command.argv, "exec", "--tty", "job", *program], b"typed\n")
+        code, said = on_a_terminal(command.line("exec", "--tty", "job", *program), b"typed\n")
         assert (code, b"got typed" in said) == (4, True), said
 
 
@@ -299,7 +299,7 @@ def test_exec_detached_belongs_to_the_caller(command: Command, bundle: str, tmp_
 def test_exec_hands_descriptors_on(command: Command, bundle: str, tmp_path: Path) -> None:
     (tmp_path / "more").write_text("from 3\n")
     with running(command, bundle):
-        argv = ["sh", "-c", 'exec "$@" 3<more', "sh", *command.argv, "exec", "--preserve-fds", "1", "job", "cat", "/proc/self/fd/3"]
+        argv = ["sh", "-c", 'exec "$@" 3<more', "sh", *command.line("exec", "--preserve-fds", "1", "job", "cat", "/proc/self/fd/3")]
         done = subprocess.run(argv, cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.getcwd()}, capture_output=True, timeout=60, check=False)
         assert done.stdout == b"from 3\n", done.stderr
 
@@ -307,7 +307,7 @@ def test_exec_hands_descriptors_on(command: Command, bundle: str, tmp_path: Path
 def test_exec_passes_signals_on(command: Command, bundle: str, tmp_path: Path) -> None:
     with running(command, bundle):
         program = ["sh", "-c", "trap 'exit 6' TERM; echo ready; while :; do sleep 0.05; done"]
-        with subprocess.Popen([*command.argv, "exec", "--pid-file", str(tmp_path / "pid"), "job", *program], stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(command.line("exec", "--pid-file", str(tmp_path / "pid"), "job", *program), stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
             eventually((tmp_path / "pid").exists, "its pid is told")
@@ -359,7 +359,7 @@ def test_pause_and_resume(command: Command, bundle: str) -> None:
             assert "--ignore-paused" in command.refused(*late, code=255)
             command.ok("resume", "job")
         else:
-            with subprocess.Popen([*command.argv, *late], stdout=subprocess.PIPE) as process:
+            with subprocess.Popen(command.line(*late), stdout=subprocess.PIPE) as process:
                 time.sleep(0.2)
                 command.ok("resume", "job")
                 assert process.communicate(timeout=20)[0] == b"late\n"
@@ -426,7 +426,7 @@ def test_spec_makes_a_bundle_that_runs(command: Command, rootfs: str, tmp_path: 
     assert (config["root"]["path"], config["process"]["terminal"], config["process"]["args"]) == ("rootfs", True, ["sh"])
     assert "exists. Remove it first" in command.refused("spec", "-b", str(tmp_path))
     (tmp_path / "rootfs").symlink_to(rootfs)
-    assert on_a_terminal([*command.argv, "run", "-b", str(tmp_path), "job"], b"exit 11\n")[0] == 11
+    assert on_a_terminal(command.line("run", "-b", str(tmp_path), "job"), b"exit 11\n")[0] == 11
     (tmp_path / "config.json").unlink()
     command.ok("spec", "--rootless", "--bundle", str(tmp_path))
     assert {"type": "user"} in json.loads((tmp_path / "config.json").read_text())["linux"]["namespaces"]

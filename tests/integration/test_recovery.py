@@ -24,6 +24,7 @@ from pyoci import cgroups, direct, recovery
 from pyoci.cli import main
 from pyoci.networks import NetworkNamespace
 from tests import audit
+from tests.commands import pyoci_command
 from tests.containers import FOREVER, Build, ready
 from tests.long import LONG
 
@@ -163,8 +164,9 @@ def test_asyncio(runtime: pyoci.OCIRuntime, build: Build) -> None:
 @pytest.mark.root
 def test_on_the_command_line(runtime: pyoci.OCIRuntime, build: Build) -> None:
     def verb(*args: str) -> str:
-        command = [sys.executable, "-m", "pyoci", "prune", "--state-dir", runtime.state_dir, *args]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        done = pyoci_command("prune", "--state-dir", runtime.state_dir, *args)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode()
 
     killed_creator(runtime, build, several)
     assert [line.split()[:3] for line in verb("--dry-run").splitlines()] == [
@@ -184,10 +186,10 @@ def test_on_the_command_line(runtime: pyoci.OCIRuntime, build: Build) -> None:
     assert verb() == ""
     runtime.load("free").delete(force=True)
     for bad in ("x", "1y", "", "-1"):
-        done = subprocess.run([sys.executable, "-m", "pyoci", "prune", f"--older-than={bad}"], check=False, capture_output=True, text=True)
+        done = pyoci_command("prune", f"--older-than={bad}")
         assert done.returncode == 125
-        assert "older" in done.stderr
-        assert done.stderr.count("\n") == 1
+        assert b"older" in done.stderr
+        assert done.stderr.count(b"\n") == 1
 
 
 def test_bad_ages(tmp_path: Path) -> None:
