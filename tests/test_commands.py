@@ -19,6 +19,10 @@ HELP = {"-h", "help"}
 """Of every verb: tests/integration/test_cli.py asks for all."""
 
 
+ELSEWHERE = {"systemd-cgroup": "test_systemd.py"}
+"""Of pyoci-runtime, on another host."""
+
+
 @pytest.fixture
 def all_was_run(request: pytest.FixtureRequest) -> bool:
     """All tests that use the command lines stand before this one. One that has failed has not used all of its options, and is told in any case."""
@@ -67,7 +71,9 @@ def test_every_option_of_every_verb_is_used(all_was_run: bool, capsys: pytest.Ca
 
 def test_every_option_of_the_runtime_is_used(all_was_run: bool) -> None:
     known = {"": words.GLOBAL, **{name: verb.options for name, verb in words.VERBS.items()}}
-    unused = {verb: {names.rpartition("|")[2] for names in options} for verb, options in known.items()}
+    for option, name in ELSEWHERE.items():
+        assert f'"--{option}"' in (TESTS / name).read_text()
+    unused = {verb: {names.rpartition("|")[2] for names in options} - set(ELSEWHERE) for verb, options in known.items()}
     for argv in commands.RUNTIME_RAN:
         given, rest = words.parse(argv, words.GLOBAL, mixed=False)
         unused[""] -= set(given)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import pyoci
-from pyoci import direct
+from pyoci import direct, runtimes
 from tests.containers import Build
 from tests.ociruntime import Command, eventually, is_alive, make_bundle, parent, read_all
 
@@ -521,6 +521,42 @@ def test_what_makes_no_sense_is_one_line(state_dir: str, argv: tuple[str, ...], 
     assert words in Command(state_dir, "runc").refused(*argv, code=code)
 
 
+def test_options_that_the_runtime_below_is_told(build: Build, state_dir: str, tmp_path: Path, runtime_name: str) -> None:
+    """Seen by a runtime that writes down how it is called."""
+    script = tmp_path / "tools" / runtime_name
+    script.parent.mkdir()
+    process = f'for word; do [ "$before" = --process ] && cat "$word" >>{script}.calls; before=$word; done'
+    script.write_text(f'#!/bin/sh\n{process}\necho "$@" >>{script}.calls\nexec {runtimes.find_executable(runtime_name)} "$@"\n')
+    script.chmod(0o755)
+    spied = Command(state_dir, str(script))
+    bundle = make_bundle(tmp_path / "bundle", build(*SLEEP))
+    tty = make_bundle(tmp_path / "tty", build("sh", "-c", "test -t 0 && echo on a terminal"), terminal=True)
+    places = ["--rootless", "auto", "--log-format", "text"]
+
+    def told(verb: str) -> str:
+        return [line for line in Path(f"{script}.calls").read_text().splitlines() if f" {verb} " in line][-1]
+
+    spied.detached(*places, "create", "--no-pivot", "--no-new-keyring", "-b", bundle, "job")
+    assert "--no-pivot --no-new-keyring" in told("create")
+    spied.ok("delete", "job")
+    spied.detached(*places, "run", "-d", "--no-pivot", "--no-new-keyring", "-b", bundle, "job")
+    assert "--no-pivot --no-new-keyring" in told("create")
+    # What this host cannot give, but the runtime is asked for.
+    argv = spied.line("exec", "--apparmor", "a-profile", "--process-label", "a:b:c:s0", "--cgroup", "/nosuch", "job", "true")
+    assert subprocess.run(argv, capture_output=True, timeout=60, check=False).returncode == 255
+    assert "--cgroup /nosuch" in told("exec")
+    asked = json.loads(next(line for line in Path(f"{script}.calls").read_text().splitlines() if "a-profile" in line).rpartition("}")[0] + "}")
+    assert (asked["apparmorProfile"], asked["selinuxLabel"]) == ("a-profile", "a:b:c:s0")
+    spied.ok("delete", "-f", "job")
+    path = f"{state_dir}/.console"
+    with console(path) as listener:
+        spied.detached("run", "--detach", "--console-socket", path, "--bundle", tty, "job")
+        master = receive(listener)
+    assert b"on a terminal" in read_all(master)
+    os.close(master)
+    spied.ok("delete", "-f", "job")
+
+
 def test_a_signal_that_is_none(command: Command, bundle: str) -> None:
     with running(command, bundle):
         assert "is no signal" in command.refused("kill", "job", "NONSENSE")
@@ -539,11 +575,8 @@ def test_the_root_and_the_runtime_of_the_environment(build: Build, state_dir: st
 
 @pytest.mark.once
 def test_help_and_version() -> None:
-    command = [sys.executable, "-m", "pyoci.ociruntime"]
-
-    def said(*argv: str) -> str:
-        return subprocess.run([*command, *argv], capture_output=True, text=True, timeout=60, check=True).stdout
-
+    command = Command("/nonexistent", "runc")
+    said = command.ok
     assert said("--version").startswith(f"pyoci-runtime version {pyoci.__version__}\nspec: 1.")
     assert said("-v") == said("--version")
     assert "create a container" in said() == said("--help") == said("help")

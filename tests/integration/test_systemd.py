@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import pyoci
+from tests.commands import pyoci_command
 from tests.containers import Build, scopes
-from tests.integration.test_cli import pyoci_command
 from tests.ociruntime import CHECKOUT, TIMEOUT, Command, eventually, make_bundle
 
 pytestmark = [pytest.mark.host("systemd", "debian13", "guest"), pytest.mark.usefixtures("no_scope_is_left")]
