@@ -14,7 +14,7 @@ from time import monotonic_ns
 from pyoci import execs, forks, lifecycle, logs, oneshot, recovery, several, spec
 from pyoci.attach import AttachmentBase, connect
 from pyoci.container import ContainerBase, ExecSessionBase
-from pyoci.launcher import Job, Limits, Progress, job
+from pyoci.launcher import Job, Limits, Progress, check_progress, job
 from pyoci.runtime import RuntimeBase, loaded
 from pyoci.store import store_at
 from pyoci.streams import DEVNULL, StreamBase
@@ -340,6 +340,8 @@ class Launcher:
         progress: Callable[[Progress], object] | None = None,
         **defaults: Unpack[RunOptions],
     ) -> None:
+        oneshot.check_names(defaults)
+        check_progress(progress)
         self.limits: Limits = Limits(max_starting, max_running)
         self._defaults = defaults
         self._report = progress
@@ -401,9 +403,11 @@ class Launcher:
         try:
             while True:
                 while more and len(ahead) < 2 * self.limits.running:
-                    command = await anext(source, None)
-                    more = command is not None
-                    if command is not None:
+                    try:
+                        command = await anext(source)
+                    except StopAsyncIteration:
+                        more = False
+                    else:
                         ahead.append(self.submit(command, **options))
                 if not ahead:
                     return
@@ -425,9 +429,11 @@ class Launcher:
         try:
             while True:
                 while more and len(going) < 2 * self.limits.running:
-                    command = await anext(source, None)
-                    more = command is not None
-                    if command is not None:
+                    try:
+                        command = await anext(source)
+                    except StopAsyncIteration:
+                        more = False
+                    else:
                         going.add(self.submit(command, **options))
                 if not going:
                     return

@@ -41,13 +41,30 @@ def _try(words: bytes | str) -> str:
 
 
 def text(error: BaseException) -> str:
-    """The message, without the errno and file name that OSError puts around ours: we name the path where it belongs."""
-    ours = error.strerror if isinstance(error, Error) and isinstance(error, OSError) else None
-    return str(ours or error)
+    """The message."""
+    return str(error)
 
 
 class Error(Exception):
-    """The base of all of pyoci's exceptions."""
+    """The base of all of pyoci's exceptions. They can be pickled."""
+
+    def __str__(self) -> str:
+        # Not as OSError has it, with the errno before and the path behind: ours name the path where it belongs.
+        words = self.strerror if isinstance(self, OSError) else None
+        return str(words or super().__str__())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What __init__ makes a message of is not kept: the message and the attributes are.
+        reduced: Any = super().__reduce__()
+        return _again, (type(self), reduced[1]), *reduced[2:]
+
+
+def _again(kind: type[Error], args: tuple[Any, ...]) -> Error:
+    """An exception with this message, as it was before pickling, without its own ``__init__``."""
+    error = kind.__new__(kind, *args)
+    if isinstance(error, OSError):
+        OSError.__init__(error, *args)
+    return error
 
 
 # --- before anything is started ---------------------------------------------------------------------------------------------------

@@ -137,8 +137,7 @@ def process_of(
 ) -> bytes:
     """The process object (runtime-spec, config.md), encoded: the container's own, changed as was asked for; ``size``: of a terminal; ``more``: fields
     as they stand there, and for ``user`` what is added to it."""
-    if isinstance(args, str | bytes) or not all(isinstance(argument, str) for argument in args):
-        raise InvalidOption(f"args must be a list of strings, not {args!r:.200}; for a shell: ['sh', '-c', COMMAND]")
+    args = spec.arguments(args)
     if life.model is None:
         life.check_current()
         life.model = Model(spec.load(life.directory))
@@ -146,8 +145,7 @@ def process_of(
     changes: dict[str, Any] = {}
     if cwd is not None:
         changes["cwd"] = cwd
-    if env:
-        given = {str(name): value for name, value in env.items()}
+    if given := spec.environment(env):
         kept = [entry for entry in model.process.get("env") or () if entry.partition("=")[0] not in given]
         changes["env"] = kept + [f"{name}={value}" for name, value in given.items()]
     if user is not None:

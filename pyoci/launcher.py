@@ -10,6 +10,7 @@ import os
 import threading
 from collections import deque
 from concurrent.futures import CancelledError, Executor, Future
+from itertools import islice
 from queue import SimpleQueue
 
 from pyoci import oneshot
@@ -38,6 +39,7 @@ class Job:
     __slots__ = ("args", "options")
 
     def __init__(self, args: Sequence[str], **options: Unpack[RunOptions]) -> None:
+        oneshot.check_names(options)
         self.args: Sequence[str] = args
         self.options: RunOptions = options
 
@@ -105,6 +107,12 @@ def count(name: str, given: int | None, default: int) -> int:
     return given
 
 
+def check_progress(progress: object) -> None:
+    """Raises InvalidOption."""
+    if progress is not None and not callable(progress):
+        raise InvalidOption(f"progress must be something that can be called with a Progress, not {progress!r:.200}")
+
+
 class LaunchFuture(Future["CompletedProcess"]):
     """The future of one container's CompletedProcess. ``cancel`` also ends one that runs: it is killed and removed, and the future then is
     cancelled."""
@@ -147,6 +155,8 @@ class Launcher(Executor):
         progress: Callable[[Progress], object] | None = None,
         **defaults: Unpack[RunOptions],
     ) -> None:
+        oneshot.check_names(defaults)
+        check_progress(progress)
         self.limits: Limits = Limits(max_starting, max_running)
         self._room = None if max_queued is None else threading.Semaphore(count("max_queued", max_queued, 1))
         self._progress = progress
@@ -189,8 +199,7 @@ class Launcher(Executor):
         source = iter(commands)
         try:
             while True:
-                while len(ahead) < self._window and (command := next(source, None)) is not None:
-                    ahead.append(self.submit(command, **options))
+                ahead.extend(self.submit(command, **options) for command in islice(source, self._window - len(ahead)))
                 if not ahead:
                     return
                 future = ahead.popleft()
@@ -214,7 +223,7 @@ class Launcher(Executor):
         source = iter(commands)
         try:
             while True:
-                while len(going) < self._window and (command := next(source, None)) is not None:
+                for command in islice(source, self._window - len(going)):
                     future = self.submit(command, **options)
                     going.add(future)
                     future.add_done_callback(ended.put)  # type: ignore[arg-type]

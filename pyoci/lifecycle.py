@@ -19,6 +19,7 @@ from pyoci.errors import (
     CreateError,
     DamagedRecord,
     Error,
+    InvalidOption,
     NoCgroup,
     ProtocolError,
     RuntimeFailed,
@@ -837,11 +838,13 @@ def stop(life: Life, timeout: float, signal: int | None) -> Operation[ExitStatus
     Has it ended already, that is fine. Every stop has a deadline of its own: whichever comes first sends KILL, and ends the wait of the others.
     Raises ContainerStateError when even SIGKILL does not end it (uninterruptible sleep)."""
     life.check_own("stop")
+    if timeout is None:
+        raise InvalidOption("timeout must be a number of seconds; for as long as it takes: math.inf")
+    deadline = deadline_in(timeout)
     init = life.init
     if init is not None and not life.has_ended():
         if is_created(life):
             timeout = 0  # no program of the container's runs yet that could make use of the time
-        deadline = deadline_in(timeout)
         if timeout > 0:
             init.signal(signal or life.stop_signal)
         frozen = yield from _thaw(life, init)

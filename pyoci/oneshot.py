@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+from codecs import lookup_error
 from time import perf_counter_ns
 
 from pyoci import ids, lifecycle, rootfs, runtimes, spec
 from pyoci.errors import CreateError, Error, InvalidOption, OutputTooLong, Timeout
 from pyoci.observing import observed
-from pyoci.options import CALLER
+from pyoci.options import CALLER, path
 from pyoci.process import Descriptor
 from pyoci.runtime import RuntimeBase
 from pyoci.streams import DEVNULL, PIPE, STDOUT, Pump, descriptor, pipe
@@ -22,7 +23,7 @@ from pyoci.waiting import deadline_in, drive, passed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any, TypeAlias, TypedDict, Unpack
 
     from pyoci.lifecycle import Host, Life
@@ -106,9 +107,6 @@ class RunFailed(Error, subprocess.CalledProcessError):
         subprocess.CalledProcessError.__init__(self, completed.returncode, completed.args, completed.stdout, completed.stderr)
         self.completed = completed
 
-    def __reduce__(self) -> tuple[type[RunFailed], tuple[CompletedProcess]]:
-        return RunFailed, (self.completed,)
-
     def __str__(self) -> str:
         if self.returncode is None:
             return f"the container of {self.cmd!r} ended, and nobody knows how"
@@ -124,9 +122,6 @@ class RunTimeout(Timeout, subprocess.TimeoutExpired):  # type: ignore[misc]
         self.stdout = stdout
         self.stderr = stderr
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return RunTimeout, (self.cmd, self.timeout, self.stdout, self.stderr)
-
     def __str__(self) -> str:
         return str(self.args[0])
 
@@ -139,6 +134,8 @@ class Stdio(Pump):
 
     def __init__(self, input: bytes | None, stdin: Any, stdout: Any, stderr: Any, limit: int | None) -> None:
         super().__init__(limit)
+        if type(stdin) is int and stdin == PIPE:
+            raise InvalidOption("stdin=PIPE: nobody could write to it while run() waits: give input=, or use OCIRuntime.create")
         self._words = bytearray()  # the runtime's, on their way to an stderr that is not captured
         self._started = False
         self._theirs: list[Descriptor] = []
@@ -198,12 +195,21 @@ class Text:
     def __init__(self, text: bool, encoding: str | None, errors: str | None) -> None:
         self.encoding: str | None = encoding or ("utf-8" if text or errors else None)
         self.errors: str = errors or "strict"
+        if self.encoding is not None:
+            try:
+                "".encode(self.encoding, self.errors)
+                lookup_error(self.errors)
+            except (LookupError, TypeError):
+                raise InvalidOption(f"encoding={encoding!r:.200}, errors={errors!r:.200}: see the module codecs for what there is") from None
 
     def encode(self, input: bytes | str | None) -> bytes | None:
         if isinstance(input, str):
             if self.encoding is None:
                 raise InvalidOption("input is a str: give bytes, or text=True")
-            return input.encode(self.encoding, self.errors)
+            try:
+                return input.encode(self.encoding, self.errors)
+            except UnicodeEncodeError as error:
+                raise InvalidOption(f"input cannot be encoded: {error}; give bytes, or errors=") from None
         if input is not None and not isinstance(input, bytes | bytearray | memoryview):
             raise InvalidOption(f"input must be bytes, or a str with text=True, not {type(input).__name__}")
         return input
@@ -223,7 +229,7 @@ def _host(runtime: str | os.PathLike[str] | RuntimeBase | None, state_dir: str |
         if state_dir is not None:
             raise InvalidOption("state_dir belongs to the runtime object that was given; leave one of them out")
         return runtime._host
-    key = (None if runtime is None else os.fspath(runtime), None if state_dir is None else os.fspath(state_dir))
+    key = (None if runtime is None else path("runtime", runtime), None if state_dir is None else path("state_dir", state_dir))
     if key not in _hosts:
         _hosts[key] = RuntimeBase(runtime, state_dir=state_dir)._host
     return _hosts[key]
@@ -261,14 +267,13 @@ def plan(
     on_start: Callable[[], object] | None = None,
 ) -> Operation[CompletedProcess]:
     """Checks the options of run() and gives the operation; nothing has been started by then."""
-    if isinstance(args, str | bytes):
-        raise InvalidOption(f"args must be a list of strings, not {args!r}; for a shell: ['sh', '-c', {args!r}]")
+    args = spec.arguments(args)
     if input is not None and stdin is not None:
         raise InvalidOption("input and stdin cannot both be given")
-    if timeout is not None and (not isinstance(timeout, int | float) or not timeout >= 0):
-        raise InvalidOption(f"timeout must be a number of seconds, not {timeout!r}")
-    if max_output is not None and max_output < 0:
-        raise InvalidOption(f"max_output must be a number of bytes, not {max_output!r}")
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0):
+        raise InvalidOption(f"timeout must be a number of seconds, not {timeout!r:.200}")
+    if on_start is not None and not callable(on_start):
+        raise InvalidOption(f"on_start must be something that can be called, not {on_start!r:.200}")
     manner = Text(text, encoding, errors)
     fed = manner.encode(input)
     template: dict[str, Any] = {
@@ -323,6 +328,8 @@ def prepared(
 ) -> tuple[Host, Template, dict[str, Any]]:
     """What these options mean: where and how a container is created, and from which template."""
     host = _host(runtime, state_dir)
+    if isinstance(network, bytes | os.PathLike):
+        raise InvalidOption(f"network must be text or a network, not {network!r:.200}: give a path as str")
     config = spec.build(
         args,
         rootfs=_rootfs(rootfs),
@@ -342,7 +349,7 @@ def prepared(
 
 
 def _rootfs(given: str | os.PathLike[str] | None) -> str:
-    return rootfs.builtin() if given is None else os.path.abspath(os.fspath(given))
+    return rootfs.builtin() if given is None else path("rootfs", given)
 
 
 class New:
@@ -487,5 +494,17 @@ def run(args: Sequence[str], **options: Unpack[RunOptions]) -> CompletedProcess:
     return drive(plan(args, **options))
 
 
+def check_names(options: Iterable[str]) -> None:
+    """Raises TypeError, as a call would, for a name that is no option of run()."""
+    known = plan.__kwdefaults__ or {}
+    for name in options:
+        if name not in known:
+            from difflib import get_close_matches
+
+            close = get_close_matches(name, known, 1)
+            raise TypeError(f"run() has no option {name!r}{f'; did you mean {close[0]!r}?' if close else ''}")
+
+
+plan.__qualname__ = "run"  # which is what somebody called who reads of an unexpected argument
 # help() and inspect.signature() show the options one by one.
 run.__wrapped__ = plan  # type: ignore[attr-defined]

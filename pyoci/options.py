@@ -220,6 +220,14 @@ def _streams(stdin: Any, stdout: Any, stderr: Any, tty: bool | None, log_driver:
     return wanted
 
 
+def path(name: str, value: str | os.PathLike[str]) -> str:
+    """A path as text, as it was given."""
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InvalidOption(f"{name} must be a path, not {value!r:.200}")
+    return text
+
+
 def one_of(name: str, value: str, accepted: Sequence[str]) -> str:
     if value not in accepted:
         raise InvalidOption(f"{name} must be one of {', '.join(accepted)}, not {value!r:.200}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Iterable
 
 from pyoci.errors import InvalidOption
 from pyoci.waiting import Wait, deadline_in, drive, passed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Protocol, TypeVar
 
     from pyoci.waiting import Operation
@@ -29,7 +29,13 @@ def watch(items: Iterable[E], timeout: float | None, return_when: str) -> Operat
     """The operation behind ``wait``: one epoll for all, which is itself what is waited for, so that an end costs the same among a thousand."""
     if return_when not in (FIRST_COMPLETED, ALL_COMPLETED):
         raise InvalidOption(f"return_when must be FIRST_COMPLETED or ALL_COMPLETED, not {return_when!r}")
-    return _watch(set(items), timeout, first=return_when == FIRST_COMPLETED)
+    if not isinstance(items, Iterable):
+        raise InvalidOption(f"items must be several, not {items!r:.200}")
+    pending = set(items)
+    for item in pending:
+        if not hasattr(item, "fileno"):
+            raise InvalidOption(f"{item!r:.200} has no fileno() that tells its end: futures are for concurrent.futures.wait")
+    return _watch(pending, timeout, first=return_when == FIRST_COMPLETED)
 
 
 def _watch(pending: set[E], timeout: float | None, *, first: bool) -> Operation[tuple[set[E], set[E]]]:

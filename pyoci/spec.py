@@ -10,12 +10,14 @@ import json
 import os
 import re
 import stat
+from collections.abc import Mapping, Sequence
 
 from pyoci.errors import InvalidOption, InvalidSpec
+from pyoci.options import path as a_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable
     from typing import Any, NoReturn
 
 VERSION = "1.0.2"
@@ -95,20 +97,19 @@ def build(
     which are looked up in the root file system's /etc/passwd and /etc/group. ``mounts``: ``SOURCE:DESTINATION[:ro]`` (bound; a relative
     source counts from our working directory) or mappings as in config.json. ``hostname``: "container" if None. ``memory``: bytes, or
     "64M"; swap included. ``pids``: processes and threads. ``cpus``: processors' worth of time, such as 0.5. ``read_only``: of the root file
-    system; /tmp is then a tmpfs. ``network``: "private" (a new namespace, empty but for a loopback that is down), "host", or the absolute
+    system; /tmp is then a tmpfs. ``network``: "private" (a new namespace, empty but for a loopback), "host", or the absolute
     path of a network namespace.
 
     Raises InvalidOption. All namespaces but the user's are the container's own, and for an ordinary user that one, too (``rootless.adapt``); the
     capabilities are podman's default set, without new privileges."""
-    if isinstance(args, str | bytes) or not args or not all(isinstance(argument, str) for argument in args):
-        raise InvalidOption(f"args must be a non-empty list of strings, not {args!r}")
-    root = os.path.abspath(os.fspath(rootfs))
-    process_env = {"PATH": PATH, "TERM": "xterm", **(env or {})}
+    command = arguments(args)
+    root = os.path.abspath(a_path("rootfs", rootfs))
+    process_env = {"PATH": PATH, "TERM": "xterm", **environment(env)}
     capabilities = list(CAPABILITIES)
     all_mounts: list[Any] = [*_MOUNTS, _SYS_OF_THE_HOST if network == "host" else _SYSFS]
     if read_only:
         all_mounts.append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"]})
-    all_mounts += [_bind(mount) if isinstance(mount, str) else dict(mount) for mount in mounts]
+    all_mounts += _mounts(mounts)
     config = {
         "ociVersion": VERSION,
         "root": {"path": root, "readonly": read_only},
@@ -116,9 +117,9 @@ def build(
         "process": {
             "terminal": False,
             "user": user_ids(user, root),
-            "args": list(args),
+            "args": command,
             "env": [f"{name}={value}" for name, value in process_env.items()],
-            "cwd": cwd,
+            "cwd": _cwd(cwd),
             "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
             "noNewPrivileges": True,
         },
@@ -137,9 +138,41 @@ def build(
     return config
 
 
+def arguments(args: Sequence[str]) -> list[str]:
+    """A command, as a list. Raises InvalidOption."""
+    if isinstance(args, str | bytes):
+        raise InvalidOption(f"args must be a list of strings, not {args!r:.200}; for a shell: ['sh', '-c', {args!r:.200}]")
+    if not isinstance(args, list | tuple) and not isinstance(args, Sequence):
+        raise InvalidOption(f"args must be a list of strings, not {args!r:.200}")
+    if not args:
+        raise InvalidOption(f"args must be a non-empty list of strings, not {args!r}")
+    for i, argument in enumerate(args):
+        if not isinstance(argument, str):
+            raise InvalidOption(f"args must be a list of strings, and args[{i}] is {argument!r:.200}")
+    return list(args)
+
+
+def environment(env: Mapping[str, str] | None) -> Mapping[str, str]:
+    """What is added to a process's environment. Raises InvalidOption."""
+    if env is None:
+        return {}
+    if not isinstance(env, Mapping):
+        raise InvalidOption(f"env must map names to strings, not be {env!r:.200}")
+    for name, value in env.items():
+        if not isinstance(name, str) or not isinstance(value, str) or not name or "=" in name or "\0" in name + value:
+            raise InvalidOption(f"env must map names to strings, without '=' in a name and without NULs, not {name!r:.200} to {value!r:.200}")
+    return env
+
+
+def _cwd(given: str) -> str:
+    if not isinstance(given, str):
+        raise InvalidOption(f"cwd must be an absolute path in the container, as str, not {given!r:.200}")
+    return given
+
+
 def _hostname(given: str) -> str:
-    if not isinstance(given, str) or len(given.encode("utf-8", "surrogateescape")) > 64:
-        raise InvalidOption(f"hostname must be a name of at most 64 bytes (sethostname(2)), not {given!r:.200}")
+    if not isinstance(given, str) or not 0 < len(given.encode("utf-8", "surrogateescape")) <= 64:
+        raise InvalidOption(f"hostname must be a name of 1 to at most 64 bytes (sethostname(2)), not {given!r:.200}")
     return given
 
 
@@ -179,6 +212,20 @@ def parse_size(size: int | str) -> int:
     return number
 
 
+def _mounts(mounts: Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
+    if isinstance(mounts, str | bytes) or not isinstance(mounts, Sequence):
+        raise InvalidOption(f"mounts must be a list, of SOURCE:DESTINATION[:ro] or mappings, not {mounts!r:.200}")
+    made = []
+    for mount in mounts:
+        if isinstance(mount, str):
+            made.append(_bind(mount))
+        elif isinstance(mount, Mapping):
+            made.append(dict(mount))
+        else:
+            raise InvalidOption(f"a mount must be SOURCE:DESTINATION[:ro], or a mapping as in config.json, not {mount!r:.200}")
+    return made
+
+
 def _bind(text: str) -> dict[str, Any]:
     source, _, rest = text.partition(":")
     destination, _, mode = rest.partition(":")
@@ -197,6 +244,8 @@ def user_ids(user: str | int | None, root: str) -> dict[str, Any]:
     if isinstance(user, bool) or not isinstance(user, int | str):
         raise InvalidOption(f"user must be USER[:GROUP], by number or by name, not {user!r}")
     name, colon, group = str(user).partition(":")
+    if not name or name.startswith("-") or (colon and not group) or ":" in group:
+        raise InvalidOption(f"user must be USER[:GROUP], by number or by name, not {user!r:.200}")
     entry = _entry(root, "passwd", name) if not name.isdecimal() else None
     uid = int(entry[2]) if entry else _id(name, user)
     if colon:
@@ -315,8 +364,10 @@ class _Checker:
         if not value.isascii() and not value.isprintable():
             try:
                 value.encode()
+                return
             except UnicodeEncodeError:
-                self.refuse(field, f"is not valid text: {value!r}")
+                pass  # told below, where it is not in the way
+            self.refuse(field, f"is not valid text: {value!r:.200}")
 
     def texts(self, parent: Mapping[str, Any], field: str, *, required: bool = False) -> Sequence[str]:
         value = parent.get(field.rpartition(".")[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 
 from pyoci import _ffi
@@ -26,17 +27,24 @@ NAMES = ("stdin", "stdout", "stderr")
 
 def descriptor(wanted: Any, number: int) -> int:
     """subprocess's meanings, but for PIPE: None is our own descriptor ``number``, DEVNULL is -1, and a descriptor or a file is itself. Raises
-    InvalidOption."""
-    if wanted is None:
-        return number
-    if type(wanted) is int:
-        if wanted == DEVNULL:
-            return -1
-        if wanted >= 0:
-            return wanted
-    elif hasattr(wanted, "fileno"):
-        return int(wanted.fileno())
-    raise InvalidOption(f"{NAMES[number]}={wanted!r:.200}: give None, PIPE, DEVNULL, a descriptor or a file")
+    InvalidOption; also when it is not open, or not for what it is wanted for."""
+    fd = number if wanted is None else wanted
+    if hasattr(fd, "fileno"):
+        try:
+            fd = int(fd.fileno())
+        except (OSError, ValueError) as error:  # closed, or without one, as io.BytesIO
+            raise InvalidOption(f"{NAMES[number]}={wanted!r:.200}: it has no descriptor: {error}") from None
+    if type(fd) is not int or (fd < 0 and fd != DEVNULL):
+        raise InvalidOption(f"{NAMES[number]}={wanted!r:.200}: give None, PIPE{', STDOUT' * (number == 2)}, DEVNULL, a descriptor or a file")
+    if fd == DEVNULL:
+        return -1
+    try:
+        access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    except (OSError, OverflowError):
+        raise InvalidOption(f"{NAMES[number]}={wanted!r:.200}: descriptor {fd} is not open") from None
+    if access == (os.O_RDONLY if number else os.O_WRONLY):
+        raise InvalidOption(f"{NAMES[number]}={wanted!r:.200}: descriptor {fd} is open for {'reading' if number else 'writing'} only")
+    return fd
 
 
 def check(stdin: Any, stdout: Any, stderr: Any) -> None:
@@ -95,6 +103,8 @@ class Pump:
     (one chunk more tells that it was passed); what is too much is read and thrown away."""
 
     def __init__(self, limit: int | None) -> None:
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise InvalidOption(f"max_output must be a whole number of bytes from 0 on, not {limit!r:.200}")
         self.limit = limit
         self.captured: dict[int, bytearray] = {}
         self._drains: dict[int, tuple[Descriptor, bytearray | int]] = {}

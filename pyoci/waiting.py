@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import select
 from heapq import heappop, heappush
+from math import isnan
 from time import monotonic_ns
 
 from pyoci import forks
 from pyoci._ffi import POLLIN, POLLOUT, Epoll, poll
+from pyoci.errors import InvalidOption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +43,10 @@ class Wait:
 
 
 def deadline_in(timeout: float | None) -> int:
-    """The deadline that is ``timeout`` seconds from now; None, or more than thirty years (infinity, too): never."""
+    """The deadline that is ``timeout`` seconds from now; None, or more than thirty years (infinity, too): never. Raises InvalidOption for what is no
+    number."""
+    if timeout is not None and (not isinstance(timeout, int | float) or isnan(timeout)):
+        raise InvalidOption(f"timeout must be a number of seconds, not {timeout!r:.200}")
     return NEVER if timeout is None or timeout > LONGEST else monotonic_ns() + int(max(timeout, 0) * 1_000_000_000)
 
 
@@ -133,15 +138,23 @@ class Many:
         self._advance(operation, step, done)
 
     def _advance(self, operation: Operation[Any], step: Callable[[], Wait], done: Callable[[Any, BaseException | None], object]) -> None:
+        result: Any = None
+        error: BaseException | None = None
+        wait: Wait | None = None
         try:
             wait = step()
         except StopIteration as stop:
-            done(stop.value, None)
-            return
-        except BaseException as error:
-            done(None, error)
-            if not isinstance(error, Exception):
-                raise
+            result = stop.value
+        except BaseException as e:
+            error = e
+        if wait is None:
+            # Out here: what a callback raises has nothing to do with how the operation ended.
+            try:
+                done(result, error)
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+            finally:
+                error = None  # it holds this frame
             return
         self._turn += 1
         self._waits[operation] = (wait, self._turn, done)

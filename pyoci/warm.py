@@ -17,7 +17,7 @@ from concurrent.futures import CancelledError
 from socket import SOCK_STREAM
 from stat import S_ISFIFO
 
-from pyoci import _ffi, ids, lifecycle, oneshot, shortcuts
+from pyoci import _ffi, ids, lifecycle, oneshot, shortcuts, spec
 from pyoci.container import Container
 from pyoci.errors import ContainerStateError, Error, InvalidOption, Timeout
 from pyoci.launcher import count
@@ -53,17 +53,12 @@ FIRST_REST, LONGEST_REST = 0.1, 10.0
 
 def request(args: Sequence[str], env: Mapping[str, str] | None = None, cwd: str | None = None) -> tuple[bytes, int, int]:
     """What csrc/warm.c is sent of a command, but for the header: strings, and the numbers of arguments and of variables. Raises InvalidOption."""
-    if isinstance(args, str | bytes) or not args or not all(isinstance(argument, str) for argument in args):
-        raise InvalidOption(f"args must be a non-empty list of strings, not {args!r:.200}")
+    args = spec.arguments(args)
     if not args[0]:
         raise InvalidOption("the first of args must name a program, and is empty")
     if cwd is not None and (not isinstance(cwd, str) or not cwd.startswith("/")):
         raise InvalidOption(f"cwd must be an absolute path in the container, not {cwd!r:.200}")
-    variables = []
-    for name, value in (env or {}).items():
-        if not isinstance(name, str) or not isinstance(value, str) or not name or "=" in name:
-            raise InvalidOption(f"env must map names to strings, without '=' in a name, not {name!r:.200} to {value!r:.200}")
-        variables.append(f"{name}={value}")
+    variables = [f"{name}={value}" for name, value in spec.environment(env).items()]
     strings, number = _ffi.block([cwd or "", *args, *variables], "the command")
     if len(strings) > REQUEST_LIMIT or number > STRINGS_LIMIT:
         raise InvalidOption(

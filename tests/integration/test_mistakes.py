@@ -1,5 +1,6 @@
 """What a newcomer types wrong first: each mistake is answered by one clear message that says what to do, and leaves nothing."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,31 @@ RUN: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"mounts": ["/nonexistent:/mnt"]}, pyoci.InvalidOption, "source of the mount .* does not exist: /nonexistent"),
     ({"mounts": ["/etc"]}, pyoci.InvalidOption, r"SOURCE:DESTINATION\[:ro\]"),
     ({"mounts": ["/etc/passwd:/tmp"]}, pyoci.CreateError, "(?i)not a directory.*what to try: one of source and destination"),
+    ({"args": (word for word in ("echo", "hi"))}, pyoci.InvalidOption, "list of strings, not <generator"),
+    ({"args": {"echo"}}, pyoci.InvalidOption, "list of strings, not {'echo'}"),
+    ({"args": Path("/bin/true")}, pyoci.InvalidOption, "list of strings, not PosixPath"),
+    ({"args": ["echo", Path("/x")]}, pyoci.InvalidOption, r"args\[1\] is PosixPath"),
+    ({"args": ["echo", "\udc80"]}, pyoci.InvalidSpec, "is not valid text"),
+    ({"env": ["A=1"]}, pyoci.InvalidOption, "env must map names to strings"),
+    ({"env": {"A": None}}, pyoci.InvalidOption, "env must map names to strings, .* not 'A' to None"),
+    ({"env": {"A=B": "x"}}, pyoci.InvalidOption, "without '=' in a name"),
+    ({"cwd": Path("/tmp")}, pyoci.InvalidOption, "cwd must be an absolute path in the container, as str"),
+    ({"mounts": "/etc:/mnt"}, pyoci.InvalidOption, "mounts must be a list, .* not '/etc:/mnt'"),
+    ({"mounts": [("/etc", "/mnt")]}, pyoci.InvalidOption, "or a mapping as in config.json"),
+    ({"rootfs": ""}, pyoci.InvalidOption, "rootfs must be a path, not ''"),
+    ({"user": -1}, pyoci.InvalidOption, r"user must be USER\[:GROUP\].*not -1"),
+    ({"user": "1000:"}, pyoci.InvalidOption, r"user must be USER\[:GROUP\]"),
+    ({"hostname": ""}, pyoci.InvalidOption, "1 to at most 64 bytes"),
+    ({"network": Path("/x")}, pyoci.InvalidOption, "give a path as str"),
+    ({"max_output": "5"}, pyoci.InvalidOption, "max_output must be a whole number of bytes"),
+    ({"encoding": "nosuch"}, pyoci.InvalidOption, "encoding='nosuch'"),
+    ({"errors": "nosuch"}, pyoci.InvalidOption, "errors='nosuch'"),
+    ({"input": "\udc80", "text": True}, pyoci.InvalidOption, "input cannot be encoded"),
+    ({"on_start": 5}, pyoci.InvalidOption, "on_start must be something that can be called"),
+    ({"stdin": pyoci.PIPE}, pyoci.InvalidOption, "nobody could write to it"),
+    ({"stdin": io.BytesIO(b"x")}, pyoci.InvalidOption, "stdin=.*it has no descriptor"),
+    ({"stdout": 987654}, pyoci.InvalidOption, "descriptor 987654 is not open"),
+    ({"memroy": "1M"}, TypeError, r"^run\(\) got an unexpected keyword argument 'memroy'"),
     ({"memory": "lots"}, pyoci.InvalidOption, 'such as "64M"'),
     ({"pids": 0}, pyoci.InvalidOption, "pids must be a whole number from 1 on"),
     ({"cpus": 0}, pyoci.InvalidOption, r"from 0\.01 on"),
@@ -29,6 +55,39 @@ RUN: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"input": "x"}, pyoci.InvalidOption, "give bytes, or text=True"),
     ({"id": "a/b"}, pyoci.InvalidID, "letters, digits"),
 ]
+
+
+def test_files_that_are_open_for_the_other_direction(runtime: pyoci.OCIRuntime, tmp_path: Path) -> None:
+    with open(tmp_path / "file", "wb") as written, open(tmp_path / "file", "rb") as read:
+        for given, words in (({"stdin": written}, "writing"), ({"stdout": read}, "reading"), ({"stderr": read}, "reading")):
+            with pytest.raises(pyoci.InvalidOption, match=f"open for {words} only"):
+                pyoci.run(["true"], runtime=runtime, **given)
+
+
+def test_launchers_refuse_at_once(runtime: pyoci.OCIRuntime) -> None:
+    wrong: Any = {"memroy": "1M"}
+    for make in (pyoci.Launcher, pyoci.aio.Launcher, lambda **options: pyoci.Job(["true"], **options)):
+        with pytest.raises(TypeError, match=r"run\(\) has no option 'memroy'; did you mean 'memory'\?"):
+            make(**wrong)
+    with pytest.raises(pyoci.InvalidOption, match="progress must be something"):
+        pyoci.Launcher(progress=5)  # type: ignore[arg-type]
+    with pyoci.Launcher(runtime=runtime) as pool:
+        with pytest.raises(pyoci.InvalidOption, match=r"has no fileno\(\).*concurrent\.futures\.wait"):
+            pyoci.wait([pool.submit(["true"])])  # type: ignore[type-var]
+        with pytest.raises(pyoci.InvalidOption, match="not None"):  # and is not taken for the end of the commands
+            list(pool.map([["true"], None, ["true"]]))  # type: ignore[list-item]
+
+
+def test_timeouts_that_are_none(runtime: pyoci.OCIRuntime, build: Build) -> None:
+    with runtime.create(build("sleep", "100"), "job") as container:
+        container.start()
+        for wrong in ("1", float("nan")):
+            for call in (container.wait, container.stop):
+                with pytest.raises(pyoci.InvalidOption, match="timeout must be a number of seconds"):
+                    call(wrong)  # type: ignore[arg-type]
+        with pytest.raises(pyoci.InvalidOption, match=r"math\.inf"):
+            container.stop(None)  # type: ignore[arg-type]
+        container.kill()
 
 
 @pytest.mark.root

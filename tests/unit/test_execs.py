@@ -66,13 +66,25 @@ def test_capabilities_are_added(life: Any) -> None:
     assert for_user["ambient"] == for_user["inheritable"] == ["CAP_NET_RAW"]
 
 
-@pytest.mark.parametrize("bad", [{"args": []}, {"args": [""]}, {"cwd": "x"}, {"env": {"": "x"}}, {"env": {"A": "\0"}}, {"no_new_privs": "yes"}])
+@pytest.mark.parametrize("bad", [{"args": [""]}, {"args": ["\0"]}, {"cwd": "x"}, {"no_new_privs": "yes"}])
 def test_what_cannot_be_run(life: Any, bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidSpec, match="exec: process"):
         process_of(life, **{"args": ["true"], **bad})
 
 
-@pytest.mark.parametrize("bad", [{"args": "true"}, {"args": [b"true"]}, {"capabilities": "CHOWN"}, {"capabilities": ["a b"]}, {"user": "x y"}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"args": "true"},
+        {"args": []},
+        {"args": [b"true"]},
+        {"env": {"": "x"}},
+        {"env": {"A": "\0"}},
+        {"capabilities": "CHOWN"},
+        {"capabilities": ["a b"]},
+        {"user": "x y"},
+    ],
+)
 def test_options_that_make_no_sense(life: Any, bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidOption):
         process_of(life, **{"args": ["true"], **bad})

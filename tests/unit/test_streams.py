@@ -24,8 +24,8 @@ def ends() -> Iterator[tuple[Descriptor, Descriptor]]:
 def test_what_a_stream_may_be(tmp_path: Path) -> None:
     assert streams.descriptor(None, 2) == 2
     assert streams.descriptor(DEVNULL, 1) == -1
-    assert streams.descriptor(7, 0) == 7
-    with (tmp_path / "file").open("w") as file:
+    with (tmp_path / "file").open("w+") as file:
+        assert streams.descriptor(file.fileno(), 0) == file.fileno()
         assert streams.descriptor(file, 1) == file.fileno()
 
 
