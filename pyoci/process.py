@@ -27,8 +27,21 @@ STDERR_LIMIT = 1024 * 1024
 STDERR_KEPT = 64 * 1024
 STDOUT_LIMIT = 4 * 1024 * 1024
 CAP_SYS_PTRACE = 19
+WHOLE_RANGE = [b"0", b"0", b"4294967295"]
+"""uid_map of the initial user namespace."""
 KILL_GRACE = 2.0
 """Seconds in which a process that was sent SIGKILL is expected to be gone; longer means uninterruptible sleep (D state)."""
+
+
+def is_host_root() -> bool:
+    """We are root, and not only in a user namespace, as below podman of an ordinary user (user_namespaces(7))."""
+    if os.geteuid() != 0:
+        return False
+    try:
+        with open("/proc/self/uid_map", "rb") as file:
+            return file.read().split() == WHOLE_RANGE
+    except OSError:
+        return True  # a kernel without user namespaces
 
 
 class Descriptor:

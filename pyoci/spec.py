@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 VERSION = "1.0.2"
+CONFIG = "config.json"
 CONFIG_LIMIT = 16 * 1024 * 1024
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -289,13 +290,13 @@ def _entry(root: str, file: str, name: str) -> list[str]:
 # --- reading and checking one -----------------------------------------------------------------------------------------------------
 
 
-def load(bundle: str | os.PathLike[str]) -> dict[str, Any]:
+def load(bundle: str | os.PathLike[str], name: str = CONFIG) -> dict[str, Any]:
     """The config.json of a bundle directory. Raises InvalidSpec that names the path and what is wrong with it."""
-    path = f"{os.fspath(bundle)}/config.json"
+    path = os.path.join(bundle, name)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        what = "there is no such bundle directory" if not os.path.exists(bundle) else "the bundle has no config.json"
+        what = "there is no such bundle directory" if not os.path.exists(bundle) else f"the bundle has no {name}"
         raise InvalidSpec(f"{path}: {what}") from None
     except OSError as error:
         raise InvalidSpec(f"{path}: {error.strerror}") from None

@@ -99,13 +99,13 @@ class Template:
 _known: dict[object, Template] = {}
 
 
-def prepare(bundle: str | os.PathLike[str] | Mapping[str, Any]) -> Template:
-    """The template of a bundle directory, or of a spec given as a mapping; neither is changed. Raises InvalidSpec."""
+def prepare(bundle: str | os.PathLike[str] | Mapping[str, Any], name: str = spec.CONFIG) -> Template:
+    """The template of a bundle directory, where the spec has this name, or of a spec given as a mapping; neither is changed. Raises InvalidSpec."""
     directory: str | None
     key: object
     if isinstance(bundle, str | os.PathLike):
         directory = os.path.abspath(os.fspath(bundle))
-        where = f"{directory}/config.json"
+        where = os.path.join(directory, name)
         key = _key_of_file(where)
     else:
         directory, where = None, "spec"
@@ -115,7 +115,7 @@ def prepare(bundle: str | os.PathLike[str] | Mapping[str, Any]) -> Template:
             key = None
     if key is not None and (known := _known.get(key)) is not None and known.is_current():
         return known
-    config = spec.load(directory) if directory is not None else marshal.loads(key) if isinstance(key, bytes) else dict(bundle)  # type: ignore[arg-type]
+    config = spec.load(directory, name) if directory is not None else marshal.loads(key) if isinstance(key, bytes) else dict(bundle)  # type: ignore[arg-type]
     resolved = spec.resolve(config, directory)
     spec.check(resolved, where)
     given_root = os.path.join(directory or os.getcwd(), config["root"]["path"])

@@ -72,6 +72,13 @@ class Command:
         return str(path)
 
 
+def podman_with(root: str, runtime: str, cgroup_manager: str = "cgroupfs") -> list[str]:
+    """podman with storage of its own below ``root``, and with this runtime. That one is a script (``Command.script``): podman's own clean-up after
+    a container's end does not get its --runtime-flag."""
+    argv = ["podman", "--root", f"{root}/root", "--runroot", f"{root}/run", "--tmpdir", f"{root}/tmp", "--cgroup-manager", cgroup_manager]
+    return [*argv, "--storage-driver", "vfs", "--events-backend", "none", "--runtime", runtime]
+
+
 def make_bundle(path: Path, config: Mapping[str, Any], **process: Any) -> str:
     path.mkdir(exist_ok=True)
     (path / "config.json").write_text(json.dumps({**config, "process": {**config["process"], **process}}))

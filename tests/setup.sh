@@ -22,6 +22,7 @@ missing_packages() {
     for program in gcc conmon crun runc git podman zsh fish; do
         command -v $program >/dev/null || packages="$packages $program"
     done
+    command -v newuidmap >/dev/null || packages="$packages uidmap"
     command -v ip >/dev/null || packages="$packages iproute2"
     command -v ps >/dev/null || packages="$packages procps"
     [ -e /usr/include/stdio.h ] || packages="$packages libc6-dev"

@@ -12,7 +12,7 @@ from pyoci import _ffi
 from pyoci.cgroups import detection
 from pyoci.cgroups.detection import V2, read_control
 from pyoci.errors import CgroupError, ContainerExists, InvalidID, InvalidOption, InvalidSpec, SpawnError
-from pyoci.process import Descriptor
+from pyoci.process import Descriptor, is_host_root
 from pyoci.waiting import deadline_in
 
 TYPE_CHECKING = False
@@ -210,12 +210,12 @@ class Manager:
 
     @property
     def parent(self) -> str | None:
-        """Root: the hierarchies' root, or system.slice. Others: their own cgroup where it is delegated to them, or user.slice. None: nowhere."""
+        """Root of the host: the hierarchies' root, or system.slice. Others: their own cgroup where it is delegated to them, or user.slice. None:
+        nowhere."""
         if self._parent is None:
-            root = os.geteuid() == 0
             if self.is_systemd:
-                self._parent = "system.slice" if root else "user.slice"
-            elif root:
+                self._parent = "system.slice" if os.geteuid() == 0 else "user.slice"
+            elif is_host_root():
                 self._parent = ""
             else:
                 return delegated(self.hierarchies)

@@ -6,6 +6,7 @@ import os
 
 from pyoci import lifecycle
 from pyoci.errors import InvalidOption
+from pyoci.process import is_host_root
 from pyoci.store import Store, default_directory
 
 TYPE_CHECKING = False
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from pyoci.lifecycle import Life
     from pyoci.ociruntime.words import Given
 
-WHOLE_RANGE = ["0", "0", "4294967295"]
-"""uid_map of the initial user namespace (user_namespaces(7))."""
 NOT_FORWARDED = ("SIGKILL", "SIGSTOP", "SIGCHLD", "SIGWINCH", "SIGPIPE", "SIGURG", "SIGCONT", "SIGTSTP", "SIGTTIN", "SIGTTOU")
 
 
@@ -29,17 +28,9 @@ def store(given: Given) -> Store:
             raise InvalidOption(f"--root must be a directory, not {root!r}")
         return Store(os.path.abspath(root))
     runtime_dir = os.environ.get("XDG_RUNTIME_DIR", "")
-    if os.geteuid() == 0 and runtime_dir.startswith("/") and _in_user_namespace():
+    if os.geteuid() == 0 and runtime_dir.startswith("/") and not is_host_root():
         return Store(f"{runtime_dir}/pyoci-runtime")
     return Store(f"{default_directory(os.environ)}-runtime")
-
-
-def _in_user_namespace() -> bool:
-    try:
-        with open("/proc/self/uid_map") as file:
-            return file.read().split() != WHOLE_RANGE
-    except OSError:
-        return False
 
 
 def runtime_path(given: Given, env: dict[str, str]) -> str:
@@ -64,7 +55,8 @@ def host(given: Given) -> lifecycle.Host:
     place.prepare()
     env = environment()
     path = runtime_path(given, env)
-    manager = cgroups.SYSTEMD if given.flag("systemd-cgroup") else cgroups.CGROUPFS
+    # --systemd-cgroup is runc's word for it, --cgroup-manager crun's.
+    manager = cgroups.SYSTEMD if given.flag("systemd-cgroup") else given.text("cgroup-manager") or cgroups.CGROUPFS
     runtime = runtimes.Runtime(path, f"{place.directory}/{os.path.basename(path)}")
     return lifecycle.Host("", runtime, place, env, placement=cgroups.Manager(manager))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 
-from pyoci import ids, lifecycle, templates
+from pyoci import ids, lifecycle, spec, templates
 from pyoci.errors import InvalidOption
 from pyoci.ociruntime import common
 from pyoci.options import CALLER, DIRECT, Options
@@ -60,12 +60,17 @@ def run(given: Given, id: str) -> int:
 
 
 def _has_terminal(given: Given) -> bool:
-    return bool(templates.prepare(given.text("bundle") or ".").config["process"].get("terminal"))
+    return bool(_template(given).config["process"].get("terminal"))
+
+
+def _template(given: Given) -> templates.Template:
+    """Of the bundle; ``--config`` is crun's, and relative to it."""
+    return templates.prepare(given.text("bundle") or ".", given.text("config") or spec.CONFIG)
 
 
 def _create(given: Given, id: str, monitor: str, console_socket: str | None) -> Life:
     ids.check(id)
-    template = templates.prepare(given.text("bundle") or ".")
+    template = _template(given)
     terminal = bool(template.config["process"].get("terminal"))
     if terminal and console_socket is None:
         raise InvalidOption("cannot allocate tty if runc will detach without setting console socket: process.terminal needs --console-socket")

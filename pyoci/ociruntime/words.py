@@ -21,6 +21,7 @@ GLOBAL: Options = {
     "log": TEXT,
     "log-format": TEXT,
     "systemd-cgroup": SWITCH,
+    "cgroup-manager": TEXT,
     "debug": SWITCH,
     "rootless": TEXT,
     "runtime": TEXT,
@@ -29,6 +30,7 @@ GLOBAL: Options = {
 
 _CREATE: Options = {
     "b|bundle": TEXT,
+    "f|config": TEXT,
     "pid-file": TEXT,
     "console-socket": TEXT,
     "preserve-fds": NUMBER,

@@ -193,6 +193,18 @@ def test_run_in_the_foreground(command: Command, build: Build, tmp_path: Path) -
     assert command.ok("list", "-q") == ""
 
 
+def test_cruns_own_words(command: Command, build: Build, tmp_path: Path) -> None:
+    """crun has --cgroup-manager for runc's --systemd-cgroup, and config.json by another name."""
+    bundle = make_bundle(tmp_path / "bundle", build("true"))
+    (tmp_path / "bundle/other").mkdir()
+    (tmp_path / "bundle/config.json").rename(tmp_path / "bundle/other/spec")
+    command.ok("--cgroup-manager", "cgroupfs", "run", "--config", "other/spec", "--bundle", bundle, "job")
+    command.ok("run", "-f", f"{bundle}/other/spec", "-b", bundle, "job")
+    assert "config.json" in command.refused("run", "--bundle", bundle, "job")
+    assert "nosuch" in command.refused("run", "--bundle", bundle, "-f", "nosuch", "job")
+    assert "disabled" in command.refused("--cgroup-manager", "disabled", "run", "--bundle", bundle, "-f", "other/spec", "job")
+
+
 def test_run_passes_signals_on(command: Command, build: Build, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", build("sh", "-c", "trap 'exit 6' TERM; echo ready; while :; do sleep 0.05; done"))
     with subprocess.Popen(command.line("run", "-b", bundle, "job"), stdout=subprocess.PIPE) as process:

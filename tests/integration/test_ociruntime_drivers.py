@@ -16,7 +16,7 @@ import pytest
 from pyoci import cgroups, runtimes
 from tests.containers import Build, scopes
 from tests.integration.test_ociruntime import on_a_terminal
-from tests.ociruntime import TIMEOUT, Command, eventually, make_bundle
+from tests.ociruntime import TIMEOUT, Command, eventually, make_bundle, podman_with
 
 pytestmark = [pytest.mark.root, pytest.mark.once]
 
@@ -169,12 +169,10 @@ def cgroup_manager() -> str:
 
 @pytest.fixture
 def podman_argv(command: Command, tmp_path: Path, state_dir: str, cgroup_manager: str) -> Iterator[list[str]]:
-    """podman with storage of its own, and pyoci-runtime. The way there is a script: podman's own clean-up after a container's end does not get
-    its --runtime-flag."""
+    """podman with storage of its own, and pyoci-runtime."""
     before = {path for mark in MARKS for path in glob(mark)}
     root = Path(f"{state_dir}.p")
-    argv = ["podman", "--root", f"{root}/root", "--runroot", f"{root}/run", "--tmpdir", f"{root}/tmp", "--cgroup-manager", cgroup_manager]
-    argv += ["--storage-driver", "vfs", "--events-backend", "none", "--runtime", command.script(tmp_path / "oci")]
+    argv = podman_with(str(root), command.script(tmp_path / "oci"), cgroup_manager)
     yield argv
     subprocess.run([*argv, "rm", "--all", "--force", "--time", "0"], capture_output=True, timeout=TIMEOUT, check=True)
     shutil.rmtree(root)

@@ -145,6 +145,14 @@ def test_the_default_depends_on_the_layout(monkeypatch: pytest.MonkeyPatch) -> N
         assert made.separate is separate
 
 
+def test_root_of_a_user_namespace_has_no_more_than_who_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(placement, "delegated", lambda hierarchies: "/mine")
+    for host_root, parent in [(True, ""), (False, "/mine")]:
+        monkeypatch.setattr(placement, "is_host_root", lambda host_root=host_root: host_root)
+        assert Manager().parent == parent
+
+
 def test_a_user_without_a_cgroup_is_told_so_only_after_asking_for_one(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     for path, conmon, separate, told in [(None, None, False, 0), ("/mine", None, True, 0), (None, "separate", True, 1)]:
