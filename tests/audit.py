@@ -119,9 +119,9 @@ def end_adopting() -> bool:
     return bool(is_one.value)
 
 
-def left_over(before: set[str], state_dir: str | None) -> set[str]:
-    """What is there now and was not before; gives what is just ending its time."""
+def left_over(before: set[str], state_dir: str | None, *, but: str | None = None) -> set[str]:
+    """What is there now and was not before; gives what is just ending its time. ``but``: a word in what does not count."""
     deadline = time.monotonic() + GRACE
-    while (left := everything(state_dir) - before) and time.monotonic() < deadline:
+    while (left := {what for what in everything(state_dir) - before if but is None or but not in what}) and time.monotonic() < deadline:
         time.sleep(0.02)
     return left

@@ -20,7 +20,7 @@ from pyoci.bench.ways import DIRECT, PLAIN, PODMAN, PYOCI, WARM
 from tests import audit
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--lives", "4", "--seconds", "0.05", "--concurrency", "2"]
+SMALL = ["--runtime", "crun", "--lives", "4", "--seconds", "0.05", "--concurrency", "2"]
 pytestmark = [pytest.mark.root, pytest.mark.once]
 
 

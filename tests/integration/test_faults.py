@@ -259,6 +259,7 @@ def test_row_9_a_used_id_leaves_the_first_one_untouched(runtime: pyoci.OCIRuntim
         after = {entry.name: entry.lstat() for entry in Path(first.directory).iterdir() if entry.name != "log"}
         assert {n: (s.st_ino, s.st_mtime_ns) for n, s in before.items()} == {n: (s.st_ino, s.st_mtime_ns) for n, s in after.items()}
         assert first.state() == "running"
+        first.kill()
 
 
 def test_row_9_of_32_creates_of_one_id_exactly_one_succeeds(runtime: pyoci.OCIRuntime, build: Build) -> None:

@@ -123,6 +123,7 @@ def test_row_27_an_id_that_lives_elsewhere_is_left_alone(runtime: pyoci.OCIRunti
         with pytest.raises(ContainerExists, match="another state directory"):
             pyoci.OCIRuntime(runtime.runtime_path, state_dir=other, **options).create(build("true"), id="placed")  # type: ignore[arg-type]
         assert container.state() == "running"
+        container.kill()
         shutil.rmtree(other)
 
 

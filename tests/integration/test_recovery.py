@@ -259,7 +259,7 @@ def test_row_8_the_process_killed_at_any_point(
                     del adopted
                 gc.collect()
                 # The living one's conmon may be seen in another state.
-                left = {what for what in audit.left_over(before, runtime.state_dir) if "beside" not in what}
+                left = audit.left_over(before, runtime.state_dir, but="beside")
                 assert not left, f"{script.__name__}: {left}"
                 assert runtime.prune() == []
 
