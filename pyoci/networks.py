@@ -14,6 +14,7 @@ from time import monotonic
 
 from pyoci import _ffi, forks, ids, owners
 from pyoci.errors import InvalidOption, NetworkError
+from pyoci.spec import is_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class NetworkNamespace(Network):
             names = sorted(os.listdir(NAMES))
         except FileNotFoundError:
             return []
-        return [cls(name) for name in names if ids.is_valid(name) and _is_namespace(f"{NAMES}/{name}")]
+        return [cls(name) for name in names if ids.is_valid(name) and is_namespace(f"{NAMES}/{name}")]
 
     @property
     def path(self) -> str:
@@ -132,7 +133,7 @@ class NetworkNamespace(Network):
         _ffi.network_unname(self.path)
 
     def _check(self) -> None:
-        if not _is_namespace(self.path):
+        if not is_namespace(self.path):
             what = "is no network namespace" if os.path.lexists(self.path) else "does not exist"
             raise NetworkError(errno.ENOENT, f"no network namespace {self.name!r}: {self.path} {what}", self.path)
 
@@ -154,14 +155,6 @@ class NetworkNamespace(Network):
 
     def __repr__(self) -> str:
         return f"pyoci.NetworkNamespace({self.name!r})"
-
-
-def _is_namespace(path: str) -> bool:
-    """A mounted namespace, and not only the file that one was mounted on."""
-    try:
-        return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
-    except OSError:
-        return False
 
 
 # --- whose they are ---------------------------------------------------------------------------------------------------------------

@@ -368,7 +368,7 @@ class _Checker:
                 return
             except UnicodeEncodeError:
                 pass  # told below, where it is not in the way
-            self.refuse(field, f"is not valid text: {value!r:.200}")
+            self.refuse(field, f"is not valid text, as config.json is JSON, which holds UTF-8 alone: {value!r:.200}")
 
     def texts(self, parent: Mapping[str, Any], field: str, *, required: bool = False) -> Sequence[str]:
         value = parent.get(field.rpartition(".")[2])
@@ -481,14 +481,22 @@ def _check_hooks(checker: _Checker, hooks: Mapping[str, Any]) -> None:
             checker.whole(hook, f"{field}.timeout", 1, INT64)
 
 
+def is_namespace(path: str) -> bool:
+    """A namespace (nsfs), and not only the file that one was mounted on."""
+    try:
+        return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
+    except OSError:
+        return False
+
+
 def _check_linux(checker: _Checker, linux: Mapping[str, Any]) -> None:
     for field, namespace in checker.objects(linux, "linux.namespaces"):
         kind = checker.text(namespace, f"{field}.type", required=True)
         if kind not in NAMESPACES:
             checker.refuse(f"{field}.type", f"{kind!r} is none of {', '.join(sorted(NAMESPACES))}")
         path = checker.text(namespace, f"{field}.path", absolute=True, empty=True)
-        if path and not os.path.exists(path):
-            checker.refuse(f"{field}.path", f"{path} does not exist")
+        if path and not is_namespace(path):
+            checker.refuse(f"{field}.path", f"{path} {'is no namespace' if os.path.exists(path) else 'does not exist'}")
     cgroups_path = checker.text(linux, "linux.cgroupsPath", empty=True)
     if cgroups_path and ".." in cgroups_path.split("/"):
         checker.refuse("linux.cgroupsPath", f"must not hold '..': {cgroups_path!r}")

@@ -59,6 +59,11 @@ def request(args: Sequence[str], env: Mapping[str, str] | None = None, cwd: str 
     if cwd is not None and (not isinstance(cwd, str) or not cwd.startswith("/")):
         raise InvalidOption(f"cwd must be an absolute path in the container, not {cwd!r:.200}")
     variables = [f"{name}={value}" for name, value in spec.environment(env).items()]
+    try:
+        "".join([cwd or "", *args, *variables]).encode()
+    except UnicodeEncodeError:
+        # The program could take any bytes; but a command is to mean the same with a pool and without one.
+        raise InvalidOption(f"args, env and cwd must be UTF-8, which is all that config.json can hold, being JSON; not {args!r:.200}") from None
     strings, number = _ffi.block([cwd or "", *args, *variables], "the command")
     if len(strings) > REQUEST_LIMIT or number > STRINGS_LIMIT:
         raise InvalidOption(

@@ -11,6 +11,7 @@ A verb raises the library's errors, which become one line on stderr and the exit
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 
@@ -20,7 +21,7 @@ from pyoci.errors import ContainerNotFound, Error, InvalidOption, Timeout, text
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn, Protocol
+    from typing import Any, NoReturn, Protocol
 
     class Verb(Protocol):
         """What a verb's module is."""
@@ -37,6 +38,7 @@ VERBS = {
     "state": "tell the state of containers",
     "list": "list the containers",
     "ps": "list the processes in containers",
+    "attach": "join our terminal, or our stdio, to a container that runs",
     "exec": "run one more program in a running container",
     "kill": "send a signal to containers",
     "stop": "end containers: TERM, then KILL",
@@ -55,6 +57,8 @@ VERBS = {
 }
 """Each verb, and what it does in one line of ``pyoci --help``."""
 
+PROGRAMS = ("run", "exec", "attach")
+"""The verbs that end as a program in the container does."""
 USAGE = 2
 NO_CONTAINER = 123
 TIMED_OUT = 124
@@ -62,7 +66,7 @@ TIMED_OUT = 124
 OWN_FAILURE = 125
 EXIT_CODES = """\
 exit codes:
-  run, exec, start --attach: those of the program; 128 + N when signal N killed it
+  run, exec, attach, start --attach: those of the program; 128 + N when signal N killed it
   0    done              1    doctor: something is missing
   2    the command line makes no sense
   123  no such container
@@ -70,7 +74,7 @@ exit codes:
   125  pyoci, conmon or the runtime failed; what went wrong is one line on stderr
   126  the program cannot be executed
   127  there is no such program in the container
-  130  interrupted (Ctrl-C)
+  129, 130, 143  interrupted by HUP, INT (Ctrl-C) or TERM
 """
 
 
@@ -96,8 +100,14 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, summary: str) -> None:
         super().__init__(prog=prog, description=summary, formatter_class=Formatter, allow_abbrev=False)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse's own hides that the help could not be written."""
+        if message:
+            print(message, end="", file=file or sys.stderr, flush=True)
+
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+        tell(f"{self.prog}: {message}; see {self.prog} --help")
+        raise SystemExit(USAGE)
 
 
 def top() -> Parser:
@@ -121,7 +131,25 @@ def module_of(verb: str) -> Verb:
 def parser_of(verb: str, module: Verb | None = None) -> Parser:
     parser = Parser(f"pyoci {verb}", VERBS[verb][:1].upper() + VERBS[verb][1:] + ".")
     (module or module_of(verb)).arguments(parser)
+    parser.epilog = f"{parser.epilog}\n\nExit codes: {ends_of(verb, parser)}."
     return parser
+
+
+def ends_of(verb: str, parser: Parser) -> str:
+    """The exit codes of a verb, in a line; ``EXIT_CODES`` has them all."""
+    words = {action.dest for action in parser._actions}
+    known = {
+        "the program's, 128 + N when signal N killed it": verb in PROGRAMS,
+        "0 done": verb not in PROGRAMS,
+        "1 something is missing": verb == "doctor",
+        "2 senseless": True,
+        "123 no such container": any(action.metavar == "ID" and not action.option_strings for action in parser._actions),
+        "124 timed out": "timeout" in words and verb != "stop",
+        "125 it failed": True,
+        "126, 127 no such program": verb in ("run", "exec"),
+        "129, 130, 143 interrupted": True,
+    }
+    return "; ".join(what for what, is_so in known.items() if is_so)
 
 
 def open_streams() -> None:
@@ -133,41 +161,81 @@ def open_streams() -> None:
             setattr(sys, name, os.fdopen(fd, mode, closefd=False))
 
 
+def end_by_signal() -> None:
+    """TERM and HUP end what we do as Ctrl-C does, through everything that cleans up. What our caller has ignored (nohup) stays ignored."""
+    import signal
+
+    from pyoci.cli.signals import Interrupted
+
+    def interrupt(number: int, _frame: object) -> None:
+        raise Interrupted(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, interrupt)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
+    from pyoci.cli.signals import Interrupted
+
     open_streams()
-    given = sys.argv[1:] if argv is None else [*argv]  # "list" is a module of ours, once it is imported
+    debug = False
+    try:
+        options, module = parse(sys.argv[1:] if argv is None else [*argv])  # "list" is a module of ours, once it is imported
+        debug = options.debug
+        if debug:
+            import logging
+
+            logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
+        end_by_signal()
+        code = module.main(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return unheard()
+    except KeyboardInterrupt:
+        return 130
+    except Interrupted as interrupt:
+        return 128 + interrupt.signal
+    except (Error, OSError) as error:
+        if debug:
+            raise
+        return complain(error)
+
+
+def parse(given: list[str]) -> tuple[argparse.Namespace, Verb]:
     # No option of pyoci's own takes a value, so the verb is the first word that is none.
     at = next((i for i, word in enumerate(given) if not word.startswith("-")), len(given))
     above = top()
     options = above.parse_args(given[: at + 1])
     if options.verb not in VERBS:
-        above.error(f"there is no verb {options.verb!r}")
+        above.error(f"there is no verb {options.verb!r:.200}")
     module = module_of(options.verb)
     parser_of(options.verb, module).parse_args(given[at + 1 :], options)
-    if options.debug:
-        import logging
+    return options, module
 
-        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
+
+def unheard() -> int:
+    """Our output cannot be written; what Python still holds for it must not complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return OWN_FAILURE
+
+
+def tell(words: str) -> None:
+    """On stderr. Where that cannot be written, the exit code must do."""
     try:
-        code = module.main(options)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # Who reads our output has gone; what Python still holds for it must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return OWN_FAILURE
-    except KeyboardInterrupt:
-        return 130
-    except (Error, OSError) as error:
-        if options.debug:
-            raise
-        return complain(error)
+        print(words, file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def complain(error: BaseException) -> int:
     """One line on stderr; the exit code that it means."""
     said = " | ".join(line.strip() for line in text(error).splitlines() if line.strip())
-    print(f"pyoci: {said}", file=sys.stderr)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) and error.filename is None:
+        said = f"writing to our stdout: {error.strerror}"  # a file has its name in the error
+        unheard()
+    tell(f"pyoci: {said}")
     for kind, code in (UsageError, USAGE), (ContainerNotFound, NO_CONTAINER), (Timeout, TIMED_OUT):
         if isinstance(error, kind):
             return code

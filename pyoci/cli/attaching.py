@@ -11,7 +11,7 @@ from pyoci.attach import PACKET_IN, PACKET_OUT
 from pyoci.cli.shared import exit_code
 from pyoci.cli.signals import Interrupted, Passing
 from pyoci.errors import Error, Timeout
-from pyoci.waiting import Wait, deadline_in, drive, passed
+from pyoci.waiting import NEVER, Wait, deadline_in, drive, passed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 def attended(container: Container, *, interactive: bool, timeout: float | None = None) -> int:
     """Starts a created container, passes its output on, and our input if ``interactive``, until it ends; its exit code."""
-    from pyoci import spec
-
-    tty = bool(spec.load(container.directory)["process"].get("terminal"))
+    tty = has_terminal(container)
     try:
         with (
             Passing(find=lambda: container._life) as passing,
@@ -35,9 +33,6 @@ def attended(container: Container, *, interactive: bool, timeout: float | None =
         ):
             container.start()
             passing.started()
-
-            def unpack(packet: bytes) -> tuple[int, bytes]:
-                return (2 if packet[0] == 3 else 1), packet[1:]
 
             deadline = deadline_in(timeout)
             drive(join(attachment._check(), unpack, 0 if interactive else -1, attachment.close_stdin if not tty else lambda: None, deadline))
@@ -49,6 +44,53 @@ def attended(container: Container, *, interactive: bool, timeout: float | None =
         container.stop(0)
         raise
     return exit_code(container.id, status.code)
+
+
+def joined(container: Container, *, interactive: bool, detach: bytes) -> int:
+    """The same for one that runs already, and goes on when we leave: by the keys ``detach``, or because a signal is not for it."""
+    tty = has_terminal(container)
+    try:
+        with (
+            Passing(find=lambda: container._life),
+            container.attach() as attachment,
+            our_terminal(attachment.resize if tty else None, interactive),
+        ):
+            at_end = attachment.close_stdin if not tty else lambda: None
+            keys = Keys(detach if tty else b"")
+            if drive(join(attachment._check(), unpack, 0 if interactive else -1, at_end, NEVER, keys)):
+                return 0
+            status = container.wait()
+    except Interrupted as interrupt:
+        return 128 + interrupt.signal
+    return exit_code(container.id, status.code)
+
+
+def has_terminal(container: Container) -> bool:
+    from pyoci import spec
+
+    return bool(spec.load(container.directory)["process"].get("terminal"))
+
+
+def unpack(packet: bytes) -> tuple[int, bytes]:
+    """Of conmon's attach socket: (our descriptor, data)."""
+    return (2 if packet[0] == 3 else 1), packet[1:]
+
+
+class Keys:
+    """Finds the keys that detach in what is typed. What may be the beginning of them is held back until that is clear."""
+
+    def __init__(self, keys: bytes = b"") -> None:
+        self._keys = keys
+        self._held = b""
+
+    def sift(self, typed: bytes) -> tuple[bytes, bool]:
+        """(what is for the container, they were there)."""
+        data = self._held + typed
+        if self._keys and (at := data.find(self._keys)) >= 0:
+            return data[:at], True
+        held = next((n for n in range(len(self._keys) - 1, 0, -1) if data.endswith(self._keys[:n])), 0)
+        self._held = data[len(data) - held :]
+        return data[: len(data) - held], False
 
 
 def attended_exec(session: ExecSession, *, interactive: bool, timeout: float | None) -> int:
@@ -74,24 +116,36 @@ def attended_exec(session: ExecSession, *, interactive: bool, timeout: float | N
     return exit_code(session.id, status.code)
 
 
-def join(end: Descriptor, unpack: Callable[[bytes], tuple[int, bytes]], source: int, at_end: Callable[[], object], deadline: int) -> Operation[None]:
+def join(
+    end: Descriptor,
+    unpack: Callable[[bytes], tuple[int, bytes]],
+    source: int,
+    at_end: Callable[[], object],
+    deadline: int,
+    detach: Keys | None = None,
+) -> Operation[bool]:
     """Moves what comes from ``end`` to our stdout and stderr, and what comes from ``source`` to it, until ``end`` ends, or the deadline passes.
-    ``at_end``: called at the end of the input."""
+    ``at_end``: called at the end of the input. True: the keys ``detach`` came."""
     from pyoci.streams import read_now
 
+    keys = detach or Keys()
     pending = memoryview(b"")
     while not passed(deadline):
         ready = yield Wait((end.fd, source) if source >= 0 and not pending else (end.fd,), (end.fd,) if pending else (), deadline)
         while (packet := read_now(end, PACKET_OUT)) is not None:
             if not packet:
-                return
+                return False
             to, data = unpack(packet)
             write_all(to, data)
         if source in ready and not pending:
-            pending = memoryview(os.read(source, PACKET_IN))
-            if not pending:
+            typed = os.read(source, PACKET_IN - PACKET_IN // 8)  # and what was held back
+            if not typed:
                 source = -1
                 at_end()
+            data, is_left = keys.sift(typed)
+            if is_left:
+                return True  # with what was typed before them: nobody waits for that
+            pending = memoryview(data)
         while pending:
             try:
                 pending = pending[os.write(end.fd, pending) :]
@@ -99,6 +153,7 @@ def join(end: Descriptor, unpack: Callable[[bytes], tuple[int, bytes]], source: 
                 break
             except OSError:
                 pending, source = memoryview(b""), -1  # it has ended; what it said last is still to be read
+    return False
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -22,19 +22,15 @@ alike. "own cpu" is the processor time of pyoci itself for each container."""
     parser.add_argument("--seconds", type=float, default=SECONDS, metavar="N", help=f"about how long to measure (default: {SECONDS:g})")
     parser.add_argument("--runtime", action="append", choices=("crun", "runc"), help="only this one (repeatable; default: those that work here)")
     parser.add_argument("--place", metavar="DIR", help="where to make the directory of the containers, whose path must be short (default: /run)")
-    json_lines(parser, "one object, with all figures")
+    json_lines(parser, "one object: host, load, runtimes, with all figures")
 
 
 def main(options: argparse.Namespace) -> int:
-    import signal
-
     from pyoci.bench import short
     from pyoci.runtimes import CANDIDATES
 
     if not 0 < options.seconds <= 86400:
         raise InvalidOption(f"--seconds must be a positive number, a day's at most, not {options.seconds:g}")
-    # Told to end, as after Ctrl-C: through everything that cleans up.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Progress() as progress:
         figures = short.run(options.seconds, tuple(options.runtime or CANDIDATES), options.place, lambda what: progress.tell(f"measuring {what} …"))
     if options.json:

@@ -12,14 +12,20 @@ SHELLS = ("bash", "zsh", "fish")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "Where it goes:\n  bash: pyoci completion bash > ~/.local/share/bash-completion/completions/pyoci\n"
+        "Examples, and where it goes:\n  bash: pyoci completion bash > ~/.local/share/bash-completion/completions/pyoci\n"
         '  zsh:  pyoci completion zsh > "${fpath[1]}/_pyoci"\n  fish: pyoci completion fish > ~/.config/fish/completions/pyoci.fish'
     )
     parser.add_argument("shell", choices=SHELLS, help="which shell")
 
 
+RUNTIMES = ("crun", "runc")
+SUGGESTED = {"--runtime": RUNTIMES, "--network": ("private", "host"), "--signal": ("TERM", "KILL", "HUP", "INT", "QUIT", "USR1", "USR2")}
+"""Values that are not all there may be."""
+
+
 class Described:
-    """A verb: ``options`` as (names, help, whether a value follows, its choices); ``places``: the choices of its words, "ID" for ids."""
+    """A verb: ``options`` as (names, help, whether a value follows, its choices, whether there are
+    others); ``choices``: those of its words; ``has_ids``: they are ids."""
 
     __slots__ = ("choices", "has_ids", "name", "options", "summary")
 
@@ -28,17 +34,20 @@ class Described:
 
         self.name: str = name
         self.summary: str = VERBS[name]
-        self.options: list[tuple[list[str], str, bool, list[str]]] = []
+        self.options: list[tuple[list[str], str, bool, list[str], bool]] = []
         self.has_ids: bool = False
         self.choices: list[str] = []
         for action in parser_of(name)._actions:
-            choices = [str(choice) for choice in action.choices or ()]
+            suggested = next((SUGGESTED[name] for name in action.option_strings if name in SUGGESTED), ())
+            choices = [str(choice) for choice in action.choices or suggested]
             if action.option_strings:
-                self.options.append((list(action.option_strings), plain(action.help or ""), action.nargs != 0, choices))
+                self.options.append(
+                    (list(action.option_strings), plain(action.help or ""), action.nargs != 0, choices, bool(suggested) and not action.choices)
+                )
             elif action.metavar == "ID":
                 self.has_ids = True
             else:
-                self.choices += choices
+                self.choices += RUNTIMES if action.metavar == "RUNTIME" else choices
 
 
 def plain(text: str) -> str:
@@ -64,7 +73,7 @@ def bash(verbs: list[Described]) -> str:
         if verb.has_ids:
             lines.append('        words="$(pyoci list -q "${state[@]}" 2>/dev/null)"')
         chosen = [
-            f'            {"|".join(option[0])}) COMPREPLY=($(compgen -W "{" ".join(option[3])}" -- "$word")); return ;;'
+            f'            {"|".join(option[0])}) COMPREPLY=($(compgen {"-f " if option[4] else ""}-W "{" ".join(option[3])}" -- "$word")); return ;;'
             for option in verb.options
             if option[3]
         ]
@@ -107,8 +116,9 @@ def zsh(verbs: list[Described]) -> str:
     cases = []
     for verb in verbs:
         specs = []
-        for names, help, takes, choices in verb.options:
-            value = f":value:({' '.join(choices)})" if choices else ":value:_files" if takes else ""
+        for names, help, takes, choices, is_open in verb.options:
+            among = f"{{compadd {' '.join(choices)}; _files}}" if is_open else f"({' '.join(choices)})"
+            value = f":value:{among}" if choices else ":value:_files" if takes else ""
             specs += [f"'*{name}[{help}]{value}'" for name in names]
         rest = "'*:container:_pyoci_ids'" if verb.has_ids else f"'*:word:({' '.join(verb.choices)})'" if verb.choices else "'*:argument:_files'"
         cases.append(f"        {verb.name}) _arguments {' '.join([*specs, rest])} ;;")
@@ -169,9 +179,9 @@ def fish(verbs: list[Described]) -> str:
     for verb in verbs:
         lines.append(f"complete -c pyoci -n __fish_use_subcommand -a {verb.name} -d '{plain(verb.summary)}'")
         seen = f"'__fish_seen_subcommand_from {verb.name}'"
-        for names, help, takes, choices in verb.options:
+        for names, help, takes, choices, is_open in verb.options:
             flags = " ".join(f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in names)
-            value = f" -x -a '{' '.join(choices)}'" if choices else " -r -F" if takes else ""
+            value = f" {'-r -F' if is_open else '-x'} -a '{' '.join(choices)}'" if choices else " -r -F" if takes else ""
             lines.append(f"complete -c pyoci -n {seen} {flags}{value} -d '{help}'")
         if verb.has_ids:
             lines.append(f"complete -c pyoci -n {seen} -a '(__pyoci_ids)'")

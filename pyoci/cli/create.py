@@ -35,8 +35,12 @@ def main(options: argparse.Namespace) -> int:
         container = created(options, words[0], tty=options.tty, stdin=options.interactive)
     else:
         raise UsageError("create needs a bundle directory, after all options, or a command after --: pyoci create [options] BUNDLE | -- CMD [ARG …]")
-    if options.json:
-        print_json({"id": container.id, "pid": container.pid, "conmon_pid": container.conmon_pid, "bundle": container.directory})
-    else:
-        print(container.id)
+    try:
+        if options.json:
+            print_json({"id": container.id, "pid": container.pid, "conmon_pid": container.conmon_pid, "bundle": container.directory})
+        else:
+            print(container.id, flush=True)
+    except OSError:
+        container.delete(force=True)  # nobody knows of it
+        raise
     return 0

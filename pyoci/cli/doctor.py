@@ -11,9 +11,12 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "Launches one container with each runtime. The exit code is 1 when something is missing."
+    parser.epilog = (
+        "Launches one container with each runtime. The exit code is 1 when something is missing.\n\n"
+        "Example: pyoci doctor --json | jq 'select(.result != \"ok\")'"
+    )
     state_dir(parser)
-    json_lines(parser)
+    json_lines(parser, "one object per line: name, result (ok, note, missing), found, fix")
 
 
 def main(options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyoci.cli import UsageError
 from pyoci.cli.output import print_json
-from pyoci.cli.shared import command_of, container_of, environment, exit_code, json_lines, one_id, state_dir, told
+from pyoci.cli.shared import command_of, container_of, environment, exit_code, json_lines, one_id, preserved, state_dir, told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    from pyoci.options import seconds
     from pyoci.streams import DEVNULL, PIPE
 
     command = command_of(options.command)
@@ -46,6 +47,8 @@ def main(options: argparse.Namespace) -> int:
         raise UsageError("--json captures the output: it is not for --tty and --detach")
     if options.detach and (options.tty or options.interactive or options.timeout is not None):
         raise UsageError("--detach leaves the program alone: --tty, --interactive and --timeout are not for it")
+    if options.timeout is not None:
+        seconds("--timeout", options.timeout)
     container = container_of(options)
     output = DEVNULL if options.detach else PIPE if options.json else None
     given = {
@@ -54,7 +57,7 @@ def main(options: argparse.Namespace) -> int:
         "user": options.user,
         "capabilities": options.cap,
         "no_new_privs": options.no_new_privs,
-        "preserve_fds": tuple(range(3, 3 + options.preserve_fds)),
+        "preserve_fds": preserved(options),
         "session_id": options.session_id,
     }
     if options.tty:
@@ -81,7 +84,11 @@ def left_alone(session: ExecSession) -> int:
     status = session.exit_status
     if status is not None and status.code in (126, 127) and session.runtime_words:
         return refused(session, status.code)
-    print(session.id)
+    try:
+        print(session.id, flush=True)
+    except OSError:
+        session.stop(0)  # nobody knows of it
+        raise
     return 0
 
 

@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "What `RUNTIME features` says (runtime-spec, features.md); crun has that from 1.8.5 on, before that what its --version says.\n"
         "With --json the runtime's own answer is in `features`, null where it gives none.\n\nExample: pyoci features --json runc"
     )
-    json_lines(parser, "one object for each runtime")
+    json_lines(parser, "one object for each runtime: runtime, path, version, works_here, why_not, specification, what it can do, features")
     parser.add_argument("runtimes", nargs="*", metavar="RUNTIME", help="names or paths (default: crun and runc, where they are)")
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Examples:\n  pyoci list\n  pyoci list --json | jq -r 'select(.state == \"stopped\") | .id'"
     state_dir(parser)
-    json_lines(parser)
+    json_lines(parser, "one object per line: id, state, pid, code, runtime, created, args, directory")
     parser.add_argument("-q", "--quiet", action="store_true", help="only the ids")
 
 

@@ -18,17 +18,43 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def print_table(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """``columns``: the heading of each key that is shown. Numbers stand to the right; None is "-". Nothing is cut."""
+    """``columns``: the heading of each key that is shown. Numbers stand to the right; None is "-". A line that is too long for our terminal is cut
+    there, so that it stays one; anywhere else nothing is cut."""
+    from os import get_terminal_size
+
+    try:
+        room = get_terminal_size(1).columns
+    except OSError:
+        room = 0
     known = list(rows)
     shown = [["-" if row.get(key) is None else printable(str(row[key])) for key in columns] for row in known]
     right = [any(isinstance(row.get(key), int | float) for row in known) for key in columns]
-    widths = [max(map(len, column)) for column in zip(columns.values(), *shown, strict=True)]
+    widths = [max(map(width, column)) for column in zip(columns.values(), *shown, strict=True)]
     for cells in (list(columns.values()), *shown):
-        print("  ".join(_aligned(*each) for each in zip(cells, widths, right, strict=True)).rstrip())
+        line = "  ".join(_aligned(*each) for each in zip(cells, widths, right, strict=True)).rstrip()
+        print(_cut(line, room) if room else line)
 
 
-def _aligned(cell: str, width: int, right: bool) -> str:
-    return cell.rjust(width) if right else cell.ljust(width)
+def _aligned(cell: str, columns: int, right: bool) -> str:
+    space = " " * (columns - width(cell))
+    return space + cell if right else cell + space
+
+
+def width(text: str) -> int:
+    """Columns of a terminal: East Asian characters take two, combining ones none (Unicode, UAX 11)."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _cut(line: str, room: int) -> str:
+    if width(line) <= room:
+        return line
+    while width(line) >= room:
+        line = line[:-1]
+    return line + "…"
 
 
 def printable(text: str) -> str:

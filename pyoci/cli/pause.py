@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "By the freezer of its cgroup: nothing in it runs until pyoci resume. The ids are printed."
+    parser.epilog = "By the freezer of its cgroup: nothing in it runs until pyoci resume. The ids are printed.\n\nExample: pyoci pause job-7"
     state_dir(parser)
     several_ids(parser)
 

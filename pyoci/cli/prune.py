@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from pyoci.cli import OWN_FAILURE
+from pyoci.cli import OWN_FAILURE, tell
 from pyoci.cli.output import print_json, print_table
 from pyoci.cli.shared import duration, json_lines, state_dir, told
 from pyoci.errors import InvalidOption, text
@@ -24,7 +22,7 @@ container that runs and may outlive its creator. How a container ended is known 
     parser.add_argument("-n", "--dry-run", action="store_true", help="only tell")
     parser.add_argument("--created", action="store_true", help="also containers that were never started, and whose creator is gone")
     parser.add_argument("--older-than", metavar="TIME", default="0", help="leave what has ended within this time (90, 15m, 1h30m, 2d)")
-    json_lines(parser)
+    json_lines(parser, "one object per line: kind, id, name, why, parts, status, removed, error")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -44,5 +42,5 @@ def main(options: argparse.Namespace) -> int:
         print_table({"kind": "KIND", "id": "ID", "code": "CODE", "why": "WHY"}, rows)
     failed = [item for item in found if item.error is not None]
     for item in failed:
-        print(f"pyoci: removing the {item.kind} {item.name}: {text(item.error) if item.error is not None else ''}", file=sys.stderr)
+        tell(f"pyoci: removing the {item.kind} {item.name}: {text(item.error) if item.error is not None else ''}")
     return OWN_FAILURE if failed else 0

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "Example: pyoci ps --all"
     )
     state_dir(parser)
-    json_lines(parser)
+    json_lines(parser, "one object per line: id, pid, ppid, pid_inside, uid, state, seconds, args")
     parser.add_argument("-q", "--quiet", action="store_true", help="only the pids")
     several_ids(parser)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "The ids are printed."
+    parser.epilog = "By the freezer of its cgroup. The ids are printed.\n\nExample: pyoci resume --all"
     state_dir(parser)
     several_ids(parser)
 

@@ -88,7 +88,10 @@ def held(options: argparse.Namespace, command: list[str]) -> int:
     from pyoci import runtimes
     from pyoci.cli import complain
     from pyoci.cli.attaching import attended
+    from pyoci.options import seconds
 
+    if options.timeout is not None:
+        seconds("--timeout", options.timeout)
     config = spec_of(options, command)
     try:
         container = created(options, config, tty=options.tty, stdin=options.interactive)
@@ -103,8 +106,8 @@ def held(options: argparse.Namespace, command: list[str]) -> int:
     try:
         if options.detach:
             container.start()
-            keep = True
-            print(container.id)
+            print(container.id, flush=True)
+            keep = True  # somebody knows of it
             return 0
         return attended(container, interactive=options.interactive, timeout=options.timeout)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from pyoci.cli import UsageError, complain
-from pyoci.errors import Error, InvalidOption
+from pyoci.errors import Error, InvalidOption, NetworkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from pyoci.waiting import Operation
 
 
+DESCRIPTORS = 1 << 16
+
+
 def state_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state-dir", metavar="DIR", help="where containers are kept (root: /run/pyoci; else $XDG_RUNTIME_DIR/pyoci)")
 
 
-def json_lines(parser: argparse.ArgumentParser, help: str = "one object per line, for programs") -> None:
+def json_lines(parser: argparse.ArgumentParser, help: str) -> None:
+    """``help`` names the fields, which are stable."""
     parser.add_argument("--json", action="store_true", help=help)
 
 
@@ -105,6 +109,13 @@ def is_alive(life: Life) -> bool:
     return not life.has_ended()
 
 
+def preserved(options: argparse.Namespace) -> tuple[int, ...]:
+    """The descriptors of ``--preserve-fds N``: whether they are open is looked at later."""
+    if not 0 <= options.preserve_fds <= DESCRIPTORS:
+        raise InvalidOption(f"--preserve-fds must be a number of descriptors from 0 to {DESCRIPTORS}, not {options.preserve_fds}")
+    return tuple(range(3, 3 + options.preserve_fds))
+
+
 def command_of(words: list[str]) -> list[str]:
     """A command after the options, with ``--`` before it or without."""
     return words[1:] if words[:1] == ["--"] else words
@@ -139,13 +150,31 @@ def spec_arguments(parser: argparse.ArgumentParser) -> None:
     write = group.add_mutually_exclusive_group()
     write.add_argument("--read-only", action="store_true", default=None, help="the root file system cannot be written to")
     write.add_argument("--read-write", action="store_false", dest="read_only", help="it can (default, but for the built-in one)")
-    group.add_argument("--network", default="private", metavar="private|host|PATH", help="the network namespace (default: private, empty)")
+    group.add_argument(
+        "--network",
+        default="private",
+        metavar="private|host|NAME|PATH",
+        help="the network namespace; NAME: as ip netns has it (default: private, empty)",
+    )
 
 
 def spec_options(options: argparse.Namespace) -> dict[str, Any]:
     """Of ``spec_arguments``, as ``pyoci.run`` takes them."""
     names = ("rootfs", "cwd", "user", "hostname", "memory", "pids", "cpus", "read_only", "network")
-    return {**{name: getattr(options, name) for name in names}, "env": environment(options.env), "mounts": options.mount}
+    found = {name: getattr(options, name) for name in names}
+    return {**found, "network": network_of(options.network), "env": environment(options.env), "mounts": options.mount}
+
+
+def network_of(word: str) -> str:
+    """What ``spec.build`` takes, and a name of a network namespace as its path. A pool or a bridge belongs to a process that stays."""
+    if word in ("private", "host") or word.startswith("/"):
+        return word
+    from pyoci.networks import NetworkNamespace
+
+    try:
+        return NetworkNamespace.load(word).path
+    except NetworkError as error:
+        raise InvalidOption(f"--network: {error}; private and host are known, and ip netns add makes one with a name") from None
 
 
 def spec_of(options: argparse.Namespace, command: list[str]) -> dict[str, Any]:
@@ -213,7 +242,7 @@ def runtime_options(options: argparse.Namespace) -> dict[str, Any]:
         "no_pivot": options.no_pivot,
         "no_new_keyring": options.no_new_keyring,
         "mount_namespace": options.mount_namespace,
-        "preserve_fds": tuple(range(3, 3 + options.preserve_fds)),
+        "preserve_fds": preserved(options),
         "listen_fds": options.listen_fds,
         "notify_socket": options.notify_socket or False,
         "log_driver": options.log_driver,

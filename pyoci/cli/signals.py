@@ -42,7 +42,9 @@ class Passing:
             self._handle(self._early.pop(0), None)
 
     def __enter__(self) -> Self:
-        self._before = [(number, signal.signal(number, self._handle)) for number in PASSED]
+        # What our caller has ignored stays so, as nohup(1) and the background of a shell want it.
+        heard = [number for number in PASSED if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = [(number, signal.signal(number, self._handle)) for number in heard]
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -19,7 +19,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         'States: created, running, paused, stopped; "configured" is one that the runtime does not know any more.\n\nExample: pyoci state --json job-7'
     )
     state_dir(parser)
-    json_lines(parser)
+    json_lines(
+        parser, "one object per line: id, state, pid, conmon_pid, code, signal, oom_killed, finished_at, runtime, log_driver, log_path, bundle"
+    )
     several_ids(parser)
 
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    json_lines(parser, "one object")
+    parser.epilog = "Example: pyoci version --json | jq -r .conmon"
+    json_lines(parser, "one object: pyoci, python, kernel, machine, cgroups, conmon, crun, runc")
 
 
 def main(options: argparse.Namespace) -> int:

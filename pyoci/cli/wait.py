@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "Example: pyoci wait job-7 job-8"
     )
     state_dir(parser)
-    json_lines(parser)
+    json_lines(parser, "one object per line: id, code, signal, oom_killed, finished_at")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="wait no longer; they go on")
     several_ids(parser)
 

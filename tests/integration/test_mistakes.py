@@ -51,7 +51,7 @@ RUN: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"hostname": "a" * 100}, pyoci.InvalidOption, "at most 64 bytes"),
     ({"network": "bridge"}, pyoci.InvalidOption, '"private", "host" or the absolute path'),
     ({"network": "/run/netns/nosuch"}, pyoci.InvalidSpec, "/run/netns/nosuch does not exist"),
-    ({"timeout": "5"}, pyoci.InvalidOption, "timeout must be a number of seconds, not '5'"),
+    ({"timeout": "5"}, pyoci.InvalidOption, "timeout must be a number of seconds, less than a billion, not '5'"),
     ({"input": "x"}, pyoci.InvalidOption, "give bytes, or text=True"),
     ({"id": "a/b"}, pyoci.InvalidID, "letters, digits"),
 ]

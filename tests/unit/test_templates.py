@@ -79,7 +79,7 @@ def test_a_bundle_is_read_again_when_its_file_changes(tmp_path: Path, config: di
 
 def test_a_namespace_that_is_named_is_looked_for_each_time(tmp_path: Path, config: dict[str, Any]) -> None:
     place = tmp_path / "namespace"
-    place.touch()
+    place.symlink_to("/proc/self/ns/net")
     config["linux"]["namespaces"].append({"type": "network", "path": str(place)})
     templates.prepare(config)
     place.unlink()
