@@ -48,6 +48,22 @@ def tree(kind: str) -> Path:
     return path
 
 
+def unpacked(package: str) -> Path:
+    """A directory with the files of one of this machine's own Debian packages, which is not installed: its services would be, too."""
+    require("apt-get")
+    path = CACHE / package
+    with alone(package):
+        if not path.exists():
+            print(f"hosts: unpacking Debian's {package} in {path}", file=sys.stderr, flush=True)
+            with tempfile.TemporaryDirectory(prefix=f".{package}-", dir=CACHE) as part:
+                os.chmod(part, 0o755)
+                _try_again(["env", "-C", part, "apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3", package])
+                [archive] = Path(part).glob("*.deb")
+                run(["dpkg-deb", "--extract", str(archive), f"{part}/files"])
+                Path(part, "files").rename(path)
+    return path
+
+
 def digest(*words: str) -> str:
     return hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]
 
