@@ -766,10 +766,11 @@ def wait(life: Life, timeout: float | None) -> Operation[ExitStatus]:
     """Waits for the end of the container's init, by its pidfd. Raises Timeout. After the end, conmon gets a moment to write its exit file;
     the code does not depend on it where the kernel tells it."""
     if life.status is None:
-        kernel = None
+        kernel, was_oom = None, False
         if life.init is not None:
             if not (yield from ended(life.init, deadline_in(timeout))):
                 raise Timeout(f"{life.id!r} did not end within {timeout or 0:g} s; it goes on", timeout)
+            was_oom = _was_oom(life)
             kernel = life.init.reap() if life.is_direct else life.init.exit_code()
             if kernel == (-1, 0):
                 kernel = None  # somebody else has reaped it, and this kernel does not tell
@@ -786,11 +787,19 @@ def wait(life: Life, timeout: float | None) -> Operation[ExitStatus]:
             kernel = life.init.exit_code()
         if kernel is None and life.status is None:
             life.check_current()
-        life.status = life.status or _read_exit(life, kernel, is_over)
+        life.status = life.status or _read_exit(life, kernel, is_over, was_oom)
     return life.status
 
 
-def _read_exit(life: Life, kernel: tuple[int, int] | None, conmon_is_over: bool) -> ExitStatus:
+def _was_oom(life: Life) -> bool:
+    """For lack of memory, as a scope's cgroup tells at once: systemd removes it when nothing is left in it."""
+    try:
+        return life.place.scope is not None and life.host.hierarchies.has_oom_kill(life.cgroups_path or "")
+    except OSError:
+        return False  # no room for looking; it is looked once more
+
+
+def _read_exit(life: Life, kernel: tuple[int, int] | None, conmon_is_over: bool, was_oom: bool) -> ExitStatus:
     found, filed, oom_killed = None, None, False
     try:
         if life.is_current():
@@ -800,7 +809,7 @@ def _read_exit(life: Life, kernel: tuple[int, int] | None, conmon_is_over: bool)
         filed = parse_exit_file(found[0]) if found is not None else None
         # conmon marks it, but can miss it when init itself is what was killed; the cgroup still knows.
         failed = filed != 0 or (kernel is not None and kernel != (0, 0))
-        oom_killed = _ffi.exists(f"{life.directory}/oom") or (failed and life.host.hierarchies.has_oom_kill(life.cgroups_path or ""))
+        oom_killed = _ffi.exists(f"{life.directory}/oom") or (failed and (was_oom or life.host.hierarchies.has_oom_kill(life.cgroups_path or "")))
     except OSError:  # no room for looking; what the kernel has told, it may not tell again
         if kernel is None:
             raise

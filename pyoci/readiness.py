@@ -25,16 +25,16 @@ def tell(path: str) -> Operation[None]:
     listen any more has heard it of the runtime."""
     import socket
 
-    ours, theirs = map(Descriptor, os.pipe2(os.O_CLOEXEC))
-    with ours, theirs, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sender:
-        try:
+    try:
+        ours, theirs = map(Descriptor, os.pipe2(os.O_CLOEXEC))
+        with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sender:
             sender.connect(f"\0{path[1:]}" if path.startswith("@") else path)
             sender.send(b"READY=1", socket.MSG_NOSIGNAL)
             socket.send_fds(sender, [b"BARRIER=1"], [theirs.fd], socket.MSG_NOSIGNAL)
-        except OSError as error:
-            import logging
+    except OSError as error:
+        import logging
 
-            logging.getLogger("pyoci").debug("READY=1 was not said once more to %s: %s", path, error.strerror)
-            return
-        theirs.close()
+        logging.getLogger("pyoci").debug("READY=1 was not said once more to %s: %s", path, error.strerror)
+        return
+    with ours:
         yield Wait((ours.fd,), (), deadline_in(TIMEOUT))
