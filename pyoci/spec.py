@@ -209,7 +209,7 @@ def parse_size(size: int | str) -> int:
     match = re.fullmatch(r"(\d{1,19})(?:([kmgt])(?:i?b)?|b)?", str(size), re.ASCII | re.IGNORECASE) if type(size) in (int, str) else None
     number = int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[(match[2] or "").lower()] if match else 0
     if not 0 < number < 1 << 63:
-        raise InvalidOption(f'a size must be a positive number of bytes, or one such as "64M" or "2G", not {size!r}')
+        raise InvalidOption(f'a size must be a positive number of bytes, or one such as "64M" or "2G", not {size!r:.200}')
     return number
 
 

@@ -106,7 +106,7 @@ class Parser(argparse.ArgumentParser):
             print(message, end="", file=file or sys.stderr, flush=True)
 
     def error(self, message: str) -> NoReturn:
-        tell(f"{self.prog}: {message}; see {self.prog} --help")
+        tell(f"{self.prog}: {message:.500}; see {self.prog} --help")
         raise SystemExit(USAGE)
 
 

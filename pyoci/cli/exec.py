@@ -49,7 +49,6 @@ def main(options: argparse.Namespace) -> int:
         raise UsageError("--detach leaves the program alone: --tty, --interactive and --timeout are not for it")
     if options.timeout is not None:
         seconds("--timeout", options.timeout)
-    container = container_of(options)
     output = DEVNULL if options.detach else PIPE if options.json else None
     given = {
         "cwd": options.cwd,
@@ -60,6 +59,7 @@ def main(options: argparse.Namespace) -> int:
         "preserve_fds": preserved(options),
         "session_id": options.session_id,
     }
+    container = container_of(options)
     if options.tty:
         from pyoci import terminal
         from pyoci.cli.attaching import attended_exec

@@ -45,6 +45,8 @@ def main(options: argparse.Namespace) -> int:
             file.write(text)
     except FileExistsError:
         raise InvalidOption(f"{path} exists: --force replaces it") from None
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if os.path.isdir(options.bundle):  # as /proc: nobody makes files there
+            raise InvalidOption(f"{path} cannot be made: {error.strerror}; give another directory with --bundle") from None
         raise InvalidOption(f"--bundle {options.bundle}: there is no such directory") from None
     return 0
