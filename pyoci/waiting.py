@@ -107,8 +107,7 @@ class Many:
             heappop(self._deadlines)
         nearest = sooner(deadline, self._deadlines[0][0] if self._deadlines else NEVER)
         ready: dict[Any, set[int]] = {}
-        # A look keeps the interpreter lock, which it may take long to have back: among several there is often something ready.
-        for fd in self._watching.wait(self._changes(), 0) or self._watching.wait((), nearest):
+        for fd in self._ready(nearest):
             for operation in self._waiting.get(fd, ()):
                 ready.setdefault(operation, set()).add(fd)
         now = monotonic_ns()
@@ -118,6 +117,25 @@ class Many:
                 ready.setdefault(entry[2], set())
         for operation, fds in ready.items():
             self._resume(operation, lambda operation=operation, fds=fds: operation.send(fds))  # type: ignore[misc]
+
+    def _ready(self, deadline: int) -> Iterable[int]:
+        changes = self._changes()
+        try:
+            # A look keeps the interpreter lock, which it may take long to have back: among several there is often something ready.
+            return self._watching.wait(changes, 0) or self._watching.wait((), deadline)
+        except OSError:
+            pass
+        # No room to watch one more (epoll_ctl(2)): nobody is to suffer from that. It is told again next time, and until then poll(2) must do; for
+        # want of memory even for that, we come again.
+        for fd, _, watched in changes:
+            self._changed.setdefault(fd, watched)
+        try:
+            return poll(self._wanting(POLLIN), self._wanting(POLLOUT), deadline)
+        except OSError:
+            return ()
+
+    def _wanting(self, kind: int) -> list[int]:
+        return [fd for fd, holders in self._waiting.items() if any(events & kind for events in holders.values())]
 
     def throw(self, operation: Operation[Any], error: BaseException) -> None:
         """Throws into a waiting operation, which then cleans up and ends."""

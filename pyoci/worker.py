@@ -38,6 +38,7 @@ class Worker:
         self.close = close
         self._turn = turn
         self._bell = Descriptor(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        self._many = Many()
         self._owner = os.getpid()
         self.thread: threading.Thread = threading.Thread(target=self._work, name=name, daemon=True)
 
@@ -47,6 +48,7 @@ class Worker:
             self.thread.start()
         except RuntimeError as error:  # all that Python tells of pthread_create(3)
             self._bell.close()
+            self._many.close()
             raise SpawnError(EAGAIN, f"starting the thread {self.thread.name}: {error}; is the limit of threads reached (ulimit -u)?") from None
         _open.add(self)
 
@@ -75,7 +77,7 @@ class Worker:
             self.thread.join()
 
     def _work(self) -> None:
-        many = Many()
+        many = self._many
         bell = self._listen()
         many.add(bell, lambda _result, _error: None)
         try:

@@ -19,7 +19,7 @@ sys.exit(sys.version_info < (3, 11) or not os.path.exists(sysconfig.get_path("in
 
 missing_packages() {
     packages=
-    for program in gcc conmon crun runc git podman zsh fish; do
+    for program in gcc conmon crun runc git podman zsh fish strace; do
         command -v $program >/dev/null || packages="$packages $program"
     done
     command -v newuidmap >/dev/null || packages="$packages uidmap"

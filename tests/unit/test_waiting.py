@@ -1,14 +1,17 @@
 """Driving operations, with hand-made ones."""
 
 import asyncio
+import errno
 import os
 import signal
 import time
 from collections.abc import Callable, Generator
+from typing import Any
 
 import pytest
 
 from pyoci import aio
+from pyoci._ffi import Epoll
 from pyoci.waiting import NEVER, Many, Wait, deadline_in, drive, drive_all
 
 Driver = Callable[[Generator[Wait, set[int], object]], object]
@@ -71,6 +74,39 @@ def test_a_passed_deadline_only_looks(driver: Driver) -> None:
     assert driver(operation()) == [set(), {read}]
     os.close(read)
     os.close(write)
+
+
+@pytest.mark.parametrize("wants", [1, 3, 1000])
+def test_without_room_in_the_epoll_poll_must_do(monkeypatch: pytest.MonkeyPatch, wants: int) -> None:
+    """ENOMEM, or ENOSPC for the user's limit of watches (epoll_ctl(2)), once, several times or for ever: nobody ends of it."""
+    left, read, write = [wants], [], []
+    wait = Epoll.wait
+
+    def without_room(self: Epoll, changes: Any, deadline: int) -> list[int]:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.ENOSPC, "epoll")
+        return wait(self, changes, deadline)
+
+    monkeypatch.setattr(Epoll, "wait", without_room)
+
+    def reader(end: int) -> Generator[Wait, set[int], bytes]:
+        yield Wait((end,), (), deadline_in(20))
+        return os.read(end, 1)
+
+    def writer(end: int) -> Generator[Wait, set[int], int]:
+        yield Wait((), (end,))
+        yield Wait((), (), deadline_in(0.01))
+        return os.write(end, b"x")
+
+    for _ in range(3):
+        ours, theirs = os.pipe()
+        read.append(ours)
+        write.append(theirs)
+    assert drive_all([*map(reader, read), *map(writer, write)]) == [b"x"] * 3 + [1] * 3
+    assert left[0] < wants
+    for end in read + write:
+        os.close(end)
 
 
 @pytest.mark.parametrize("driver", [drive, drive_with_epoll])
