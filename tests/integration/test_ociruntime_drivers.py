@@ -43,7 +43,7 @@ class Conmon:
     def __init__(self, command: Command, directory: Path, bundle: str) -> None:
         self.directory = directory
         (directory / "exits").mkdir()
-        self.argv = [runtimes.find_executable("conmon"), "--api-version", "1", "--runtime", command.script(directory / "oci")]
+        self.argv = [runtimes.find_executable("conmon"), "--api-version", "1", "--runtime", command.script(Path(bundle).parent / "oci")]
         self.argv += ["--bundle", bundle, "--cid", "job", "--cuuid", "job", "--name", "job", "--exit-dir", str(directory / "exits")]
         self.argv += ["--persist-dir", str(directory), "--full-attach", "--socket-dir-path", str(directory)]
         self.argv += ["--runtime-arg", "--log-format=json", "--runtime-arg", "--log", "--runtime-arg", str(directory / "oci-log")]
