@@ -27,21 +27,22 @@ STDERR_LIMIT = 1024 * 1024
 STDERR_KEPT = 64 * 1024
 STDOUT_LIMIT = 4 * 1024 * 1024
 CAP_SYS_PTRACE = 19
-WHOLE_RANGE = [b"0", b"0", b"4294967295"]
-"""uid_map of the initial user namespace."""
 KILL_GRACE = 2.0
 """Seconds in which a process that was sent SIGKILL is expected to be gone; longer means uninterruptible sleep (D state)."""
 
 
-def is_host_root() -> bool:
-    """We are root, and not only in a user namespace, as below podman of an ordinary user (user_namespaces(7))."""
-    if os.geteuid() != 0:
-        return False
+def host_user() -> int:
+    """Whose our doings are outside of a user namespace in which we are root, as below podman of an ordinary user: the user that made it
+    (user_namespaces(7)). Else our effective user id."""
+    user = os.geteuid()
+    if user != 0:
+        return user
     try:
         with open("/proc/self/uid_map", "rb") as file:
-            return file.read().split() == WHOLE_RANGE
-    except OSError:
-        return True  # a kernel without user namespaces
+            inside, outside, _ = map(int, file.readline().split())
+    except (OSError, ValueError):
+        return user  # a kernel without user namespaces
+    return outside if inside == 0 else user
 
 
 class Descriptor:

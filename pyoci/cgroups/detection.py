@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from pyoci import _ffi
+from pyoci.process import host_user
 
 V2 = ""
 """The key of the unified hierarchy among the mounts; the v1 ones are keyed by controller (or ``name=systemd``)."""
@@ -123,9 +124,10 @@ def read_control(path: str, limit: int = 4096) -> bytes:
 def systemd_directory() -> str:
     """Where the systemd that would manage our cgroups has its files, if it runs: root's is the host's process 1 (sd_booted(3)), anybody else's
     their own manager (user@.service(5))."""
-    if os.geteuid() == 0:
+    user = host_user()
+    if user == 0:
         return "/run/systemd/system"
-    return f"{os.environ.get('XDG_RUNTIME_DIR') or f'/run/user/{os.geteuid()}'}/systemd"
+    return f"{os.environ.get('XDG_RUNTIME_DIR') or f'/run/user/{user}'}/systemd"
 
 
 def is_populated(directory: str) -> bool:

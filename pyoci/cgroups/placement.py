@@ -12,7 +12,7 @@ from pyoci import _ffi
 from pyoci.cgroups import detection
 from pyoci.cgroups.detection import V2, read_control
 from pyoci.errors import CgroupError, ContainerExists, InvalidID, InvalidOption, InvalidSpec, SpawnError
-from pyoci.process import Descriptor, is_host_root
+from pyoci.process import Descriptor, host_user
 from pyoci.waiting import deadline_in
 
 TYPE_CHECKING = False
@@ -213,9 +213,10 @@ class Manager:
         """Root of the host: the hierarchies' root, or system.slice. Others: their own cgroup where it is delegated to them, or user.slice. None:
         nowhere."""
         if self._parent is None:
+            root = host_user() == 0
             if self.is_systemd:
-                self._parent = "system.slice" if os.geteuid() == 0 else "user.slice"
-            elif is_host_root():
+                self._parent = "system.slice" if root else "user.slice"
+            elif root:
                 self._parent = ""
             else:
                 return delegated(self.hierarchies)
@@ -231,9 +232,9 @@ class Manager:
             return Place(given, given if given and given.startswith("/") else None)
         if self.is_systemd:
             if not os.path.isdir(directory := detection.systemd_directory()):
-                whose = "systemd" if os.geteuid() == 0 else "this user's systemd"
+                whose = "systemd" if host_user() == 0 else "this user's systemd"
                 raise CgroupError(f"{whose} was to manage the cgroups, and does not run (there is no {directory}); the default, cgroupfs, needs none")
-            return of_systemd(parent, id, given, separate, os.geteuid())
+            return of_systemd(parent, id, given, separate, host_user())
         return of_cgroupfs(parent, id, given, separate)
 
     def check_vacant(self, place: Place, given: str | None) -> None:

@@ -6,7 +6,7 @@ import os
 
 from pyoci import lifecycle
 from pyoci.errors import InvalidOption
-from pyoci.process import is_host_root
+from pyoci.process import host_user
 from pyoci.store import Store, default_directory
 
 TYPE_CHECKING = False
@@ -28,7 +28,7 @@ def store(given: Given) -> Store:
             raise InvalidOption(f"--root must be a directory, not {root!r}")
         return Store(os.path.abspath(root))
     runtime_dir = os.environ.get("XDG_RUNTIME_DIR", "")
-    if os.geteuid() == 0 and runtime_dir.startswith("/") and not is_host_root():
+    if os.geteuid() == 0 and runtime_dir.startswith("/") and host_user() != 0:
         return Store(f"{runtime_dir}/pyoci-runtime")
     return Store(f"{default_directory(os.environ)}-runtime")
 

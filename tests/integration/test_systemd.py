@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 import pyoci
 from tests.commands import pyoci_command
 from tests.containers import Build, scopes
-from tests.ociruntime import CHECKOUT, TIMEOUT, Command, eventually, make_bundle
+from tests.ociruntime import CHECKOUT, TIMEOUT, Command, eventually, make_bundle, podman_with
 
 pytestmark = [pytest.mark.host("systemd", "debian13", "guest"), pytest.mark.usefixtures("no_scope_is_left")]
 
@@ -236,6 +238,41 @@ def test_scopes_of_a_user_s_own_systemd(as_user: list[str], runtime_name: str) -
     assert json.loads(said("list", "--json"))["state"] == "paused"
     said("delete", "--force", "job")
     assert said("list", "-q") == ""
+
+
+@pytest.mark.host("systemd")
+def test_podman_of_a_user_with_a_systemd(as_user: list[str], command: Command, rootfs: str, tmp_path: Path) -> None:
+    """pyoci-runtime is root of podman's user namespace then, and its scopes are made by the systemd of the user outside."""
+    base = tempfile.mkdtemp(prefix="pyoci-podman-", dir=f"/run/user/{USER}")
+    command.root = f"{base}/oci"
+    command.argv[command.argv.index("--root") + 1] = command.root
+    shutil.copytree(rootfs, f"{base}/rootfs", symlinks=True)
+    os.makedirs(f"{base}/rootfs/etc", exist_ok=True)
+    script = command.script(Path(base, "script"))
+    subprocess.run(["chown", "-hR", f"{USER}:{USER}", base], check=True)
+    podman = [*as_user, *podman_with(f"{base}/p", script, "systemd")]
+
+    def call(*argv: str, code: int = 0) -> str:
+        done = subprocess.run([*podman, *argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        assert done.returncode == code, (argv, done.stdout, done.stderr)
+        return done.stdout
+
+    # The host has no pids controller.
+    how = ("--network", "none", "--cgroupns", "host", "--pids-limit", "-1", "--read-only", "--rootfs", f"{base}/rootfs")
+    place = f"/user.slice/user-{USER}.slice/{MANAGER}/user.slice/libpod-"
+    assert call("run", "--rm", *how, "sh", "-c", "cat /proc/self/cgroup; exit 7", code=7).splitlines()[-1].startswith(f"0::{place}")
+    call("run", "--rm", *how, "nosuchprogram", code=127)
+    call("run", "--detach", "--name", "job", *how, "sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.05; done")
+    assert call("exec", "job", "sh", "-c", "echo in; exit 4", code=4) == "in\n"
+    [record] = Path(command.root, "containers").glob("*/record.json")
+    assert json.loads(record.read_text())["cgroups_path"].startswith(place)
+    call("pause", "job")
+    call("unpause", "job")
+    call("stop", "job")
+    assert call("inspect", "--format", "{{.State.ExitCode}}", "job") == "3\n"
+    call("rm", "job")
+    call("system", "migrate")
+    shutil.rmtree(base)
 
 
 # --- where there is none ----------------------------------------------------------------------------------------------------------

@@ -148,9 +148,9 @@ def test_the_default_depends_on_the_layout(monkeypatch: pytest.MonkeyPatch) -> N
 def test_root_of_a_user_namespace_has_no_more_than_who_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(placement, "delegated", lambda hierarchies: "/mine")
-    for host_root, parent in [(True, ""), (False, "/mine")]:
-        monkeypatch.setattr(placement, "is_host_root", lambda host_root=host_root: host_root)
-        assert Manager().parent == parent
+    for user, parent, slice in [(0, "", "system.slice"), (1000, "/mine", "user.slice")]:
+        monkeypatch.setattr(placement, "host_user", lambda user=user: user)
+        assert (Manager().parent, Manager("systemd").parent) == (parent, slice)
 
 
 def test_a_user_without_a_cgroup_is_told_so_only_after_asking_for_one(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
