@@ -30,6 +30,7 @@ _ADVICE = {
     ),
     r"(mount|mkdir|creat|open).*read-only file system": "where the root file system is read-only, the destination of a mount must be there already",
     r"resource temporarily unavailable|cannot allocate memory": "the limit of processes, or memory, is used up: `pyoci doctor` tells the limits",
+    r"too many open files in system": "the whole machine's limit of open files is reached (sysctl fs.file-max)",
     r"too many open files": "raise the limit of open files (ulimit -n)",
     r"pivot_root.*invalid argument": "on a ramdisk pivot_root cannot work: no_pivot=True",
 }

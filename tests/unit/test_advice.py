@@ -27,6 +27,8 @@ from pyoci.errors import CreateError, said
         ("write /run/x/state.json: no space left on device", "make room"),
         ("nsexec-1[7]: failed to unshare user namespace: No space left on device", "pyoci doctor"),
         ("mkdir /sys/fs/cgroup/pids/pyoci-x: permission denied", "delegated"),
+        ("openat2 `proc/fs`: Too many open files", "ulimit -n"),
+        ("pipe2: Too many open files in system", "fs.file-max"),
     ],
 )
 def test_what_to_try(words: str, wanted: str) -> None:
