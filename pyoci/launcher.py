@@ -10,6 +10,7 @@ import os
 import threading
 from collections import deque
 from concurrent.futures import CancelledError, Executor, Future
+from contextvars import copy_context
 from itertools import islice
 from queue import SimpleQueue
 
@@ -121,6 +122,7 @@ class LaunchFuture(Future["CompletedProcess"]):
         super().__init__()
         self.job = work
         self._launcher = launcher
+        self._context = copy_context()  # who hands it in is the parent of its spans
         self._is_cancelled = False
 
     def cancel(self) -> bool:
@@ -311,7 +313,7 @@ class Launcher(Executor):
             self._operations[future] = operation
             self._starting.add(future)
             self._notify()
-            many.add(operation, lambda result, error, future=future: self._ended(future, result, error))  # type: ignore[misc]
+            future._context.run(many.add, operation, lambda result, error, future=future: self._ended(future, result, error))
 
     def _has_started(self, future: LaunchFuture) -> None:
         self._starting.discard(future)

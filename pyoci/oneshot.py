@@ -336,7 +336,7 @@ def prepared(
     config = spec.build(
         args,
         rootfs=_rootfs(rootfs),
-        read_only=rootfs is None if read_only is None else read_only,
+        read_only=read_only,
         cwd="/" if cwd is None else cwd,
         network=network if isinstance(network, str) else "private",
         **options,

@@ -40,7 +40,7 @@ class ContainerFactory:
 
         given = {**self.options, **options}
         if given.get("rootfs") is None:
-            given = {"read_only": True, **given, "rootfs": rootfs.builtin()}
+            given = {**given, "rootfs": rootfs.builtin()}
         names = signature(spec.build).parameters
         config = spec.build(args, **{name: value for name, value in given.items() if name in names})
         made = self.runtime.create(config, **{name: value for name, value in given.items() if name not in names})

@@ -1,4 +1,8 @@
-"""A small root file system of the machine's own static busybox, made once and shared, read-only, by all containers that bring none."""
+"""A small root file system of the machine's own static busybox, made once and shared, read-only, by all containers that bring none.
+
+Nothing is ever written to it. The runtimes make mount points and working directories that are not there, even where the container cannot write;
+so who needs such gets a copy that has them (``with_points``).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,11 @@ import os
 from pyoci.errors import ExecutableError, InvalidOption, StateDirError
 from pyoci.store import own_directory
 
-LAYOUT = 1
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+LAYOUT = 2
 """Raise it when what ``_fill`` makes changes: the tree then gets another name."""
 CANDIDATES = ("/bin/busybox", "/usr/bin/busybox", "/usr/local/bin/busybox", "/bin/busybox.static")
 DIRECTORIES = ("bin", "dev", "etc", "home", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "usr/sbin", "var/tmp")
@@ -44,8 +52,26 @@ def builtin() -> str:
     own_directory(cache, 0o755, "cache directory")
     path = f"{cache}/rootfs-{LAYOUT}-{status.st_size:x}-{status.st_mtime_ns:x}"
     if not os.path.isdir(path):
-        _make(path, busybox)
+        _make(path, lambda root: _fill(root, busybox))
     _made = path
+    return path
+
+
+def is_builtin(path: str) -> bool:
+    """Whether this is the path of ``builtin()``, or of a copy ``with_points``."""
+    return path.startswith(f"{cache_directory()}/rootfs-")
+
+
+def with_points(points: Mapping[str, bool]) -> str:
+    """The path of a copy of the built-in root file system that has these directories (True) and empty files (False) as well; its programs are
+    linked, not copied. Made once for all who want the same. Raises as ``builtin``."""
+    from hashlib import sha256
+
+    base = builtin()
+    names = "\0".join(f"{'d' if points[point] else 'f'}{point}" for point in sorted(points))
+    path = f"{base}-{sha256(names.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}"
+    if not os.path.isdir(path):
+        _make(path, lambda root: _copy(base, root, points))
     return path
 
 
@@ -83,14 +109,14 @@ def is_static(head: bytes) -> bool:
     return all(int.from_bytes(head[offset + size * i : offset + size * i + 4], order) != 3 for i in range(count))  # type: ignore[arg-type]
 
 
-def _make(path: str, busybox: str) -> None:
+def _make(path: str, fill: Callable[[str], None]) -> None:
     """Fills a directory beside and renames it: of two makers one wins, and the other's is removed."""
     import shutil
     import tempfile
 
     temporary = tempfile.mkdtemp(prefix=".making-", dir=os.path.dirname(path))
     try:
-        _fill(temporary, busybox)
+        fill(temporary)
         os.chmod(temporary, 0o755)
         try:
             os.rename(temporary, path)
@@ -101,6 +127,18 @@ def _make(path: str, busybox: str) -> None:
         raise StateDirError(error.errno, f"making the built-in root file system {path}: {error.strerror}", path) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _copy(base: str, root: str, points: Mapping[str, bool]) -> None:
+    import shutil
+
+    shutil.copytree(base, root, symlinks=True, copy_function=os.link, dirs_exist_ok=True)
+    for point, is_directory in points.items():
+        path = f"{root}/{point}"
+        os.makedirs(path if is_directory else os.path.dirname(path), 0o755, exist_ok=True)
+        if not is_directory:
+            with open(path, "x"):
+                pass
 
 
 def _fill(root: str, busybox: str) -> None:

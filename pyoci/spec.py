@@ -89,7 +89,7 @@ def build(
     memory: int | str | None = None,
     pids: int | None = None,
     cpus: float | None = None,
-    read_only: bool = False,
+    read_only: bool | None = None,
     network: str = "private",
 ) -> dict[str, Any]:
     """A spec for running ``args`` in the root file system ``rootfs``.
@@ -98,19 +98,29 @@ def build(
     which are looked up in the root file system's /etc/passwd and /etc/group. ``mounts``: ``SOURCE:DESTINATION[:ro]`` (bound; a relative
     source counts from our working directory) or mappings as in config.json. ``hostname``: "container" if None. ``memory``: bytes, or
     "64M"; swap included. ``pids``: processes and threads. ``cpus``: processors' worth of time, such as 0.5. ``read_only``: of the root file
-    system; /tmp is then a tmpfs. ``network``: "private" (a new namespace, empty but for a loopback), "host", or the absolute
-    path of a network namespace.
+    system; /tmp is then a tmpfs; None: of the built-in one (``rootfs.builtin()``), which is everybody's and never written to: where it lacks a mount
+    point or the working directory, the spec names a copy that has them. ``network``: "private" (a new namespace, empty but for a loopback), "host",
+    or the absolute path of a network namespace.
 
     Raises InvalidOption. All namespaces but the user's are the container's own, and for an ordinary user that one, too (``rootless.adapt``); the
     capabilities are podman's default set, without new privileges."""
     command = arguments(args)
+    if not isinstance(cwd, str):
+        raise InvalidOption(f"cwd must be an absolute path in the container, as str, not {cwd!r:.200}")
     root = os.path.abspath(a_path("rootfs", rootfs))
+    is_builtin = _is_builtin(root)
+    if read_only is None:
+        read_only = is_builtin
+    elif is_builtin and read_only is False:
+        raise InvalidOption("read_only=False: the built-in root file system is shared by all: make a copy (shutil.copytree(…, symlinks=True))")
     process_env = {"PATH": PATH, "TERM": "xterm", **environment(env)}
     capabilities = list(CAPABILITIES)
     all_mounts: list[Any] = [*_MOUNTS, _SYS_OF_THE_HOST if network == "host" else _SYSFS]
     if read_only:
         all_mounts.append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"]})
     all_mounts += _mounts(mounts)
+    if is_builtin:
+        root = _with_points(root, cwd, all_mounts)
     config = {
         "ociVersion": VERSION,
         "root": {"path": root, "readonly": read_only},
@@ -120,7 +130,7 @@ def build(
             "user": user_ids(user, root),
             "args": command,
             "env": [f"{name}={value}" for name, value in process_env.items()],
-            "cwd": _cwd(cwd),
+            "cwd": cwd,
             "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
             "noNewPrivileges": True,
         },
@@ -137,6 +147,36 @@ def build(
 
         return adapt(config)
     return config
+
+
+def _is_builtin(root: str) -> bool:
+    from pyoci.rootfs import is_builtin
+
+    return is_builtin(root)
+
+
+def _with_points(root: str, cwd: str, mounts: Sequence[Mapping[str, Any]]) -> str:
+    """The built-in root file system in which the runtime need not make anything: neither a mount point nor the working directory."""
+    mounted: dict[str, bool] = {}
+    for mount in mounts:
+        destination, source = mount.get("destination"), mount.get("source")
+        if isinstance(destination, str):
+            is_file = mount.get("type") == "bind" and isinstance(source, str) and os.path.isfile(source)
+            mounted[os.path.normpath(destination)] = not is_file
+    # What lies below another mount is made in what is mounted there; what is no path at all is refused when the spec is checked.
+    points = {
+        point: is_directory
+        for point, is_directory in {os.path.normpath(cwd): True, **mounted}.items()
+        if point.startswith("/")
+        and "\0" not in point
+        and not os.path.lexists(root + point)
+        and not any(point.startswith(f"{place}/") for place in mounted if place != "/")
+    }
+    if not points:
+        return root
+    from pyoci.rootfs import with_points
+
+    return with_points(points)
 
 
 def arguments(args: Sequence[str]) -> list[str]:
@@ -163,12 +203,6 @@ def environment(env: Mapping[str, str] | None) -> Mapping[str, str]:
         if not isinstance(name, str) or not isinstance(value, str) or not name or "=" in name or "\0" in name + value:
             raise InvalidOption(f"env must map names to strings, without '=' in a name and without NULs, not {name!r:.200} to {value!r:.200}")
     return env
-
-
-def _cwd(given: str) -> str:
-    if not isinstance(given, str):
-        raise InvalidOption(f"cwd must be an absolute path in the container, as str, not {given!r:.200}")
-    return given
 
 
 def _hostname(given: str) -> str:

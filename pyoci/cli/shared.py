@@ -149,7 +149,7 @@ def spec_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cpus", type=float, metavar="N", help="limit of processor time, in processors, such as 0.5")
     write = group.add_mutually_exclusive_group()
     write.add_argument("--read-only", action="store_true", default=None, help="the root file system cannot be written to")
-    write.add_argument("--read-write", action="store_false", dest="read_only", help="it can (default, but for the built-in one)")
+    write.add_argument("--read-write", action="store_false", dest="read_only", help="it can (default, but for the built-in one, which cannot)")
     group.add_argument(
         "--network",
         default="private",
@@ -184,8 +184,7 @@ def spec_of(options: argparse.Namespace, command: list[str]) -> dict[str, Any]:
     given = spec_options(options)
     if given["rootfs"] is None:
         given["rootfs"] = rootfs.builtin()
-        given["read_only"] = given["read_only"] is not False
-    return spec.build(command, **{**given, "read_only": bool(given["read_only"])})
+    return spec.build(command, **given)
 
 
 def environment(given: list[str]) -> dict[str, str]:

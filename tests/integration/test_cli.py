@@ -314,6 +314,7 @@ def test_options_of_create(where: list[str], tmp_path: Path) -> None:
         "30",
     ]
     options += ["--conmon", "conmon", "--mount-namespace", "--no-new-keyring", "--preserve-fds", "1", "--read-write", "--name", "many"]
+    options += ["--rootfs", shutil.copytree(pyoci.rootfs.builtin(), str(tmp_path / "root"), symlinks=True)]
     given = os.open(tmp_path / "given", os.O_RDWR | os.O_CREAT)
     os.write(given, b"preserved")
     os.lseek(given, 0, os.SEEK_SET)

@@ -30,6 +30,7 @@ RUN: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"mounts": "/etc:/mnt"}, pyoci.InvalidOption, "mounts must be a list, .* not '/etc:/mnt'"),
     ({"mounts": [("/etc", "/mnt")]}, pyoci.InvalidOption, "or a mapping as in config.json"),
     ({"rootfs": ""}, pyoci.InvalidOption, "rootfs must be a path, not ''"),
+    ({"read_only": False}, pyoci.InvalidOption, "the built-in root file system is shared by all: make a copy"),
     ({"user": -1}, pyoci.InvalidOption, r"user must be USER\[:GROUP\].*not -1"),
     ({"user": "1000:"}, pyoci.InvalidOption, r"user must be USER\[:GROUP\]"),
     ({"hostname": ""}, pyoci.InvalidOption, "1 to at most 64 bytes"),

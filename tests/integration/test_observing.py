@@ -151,6 +151,20 @@ def test_spans_are_below_the_callers(runtime: pyoci.OCIRuntime, build: Build, sp
         assert parent.span_id == caller.get_span_context().span_id
 
 
+def test_spans_of_a_launcher_are_below_who_handed_in(runtime: pyoci.OCIRuntime, spans: Spans) -> None:
+    with pyoci.Launcher(runtime=runtime, max_running=1) as pool:
+        for name in ("first", "second"):
+            with spans.tracer().start_as_current_span(name):
+                pool.submit(["true"], id=name)
+        with spans.tracer().start_as_current_span("all"):
+            assert [done.returncode for done in pool.map([["true"]] * 2)] == [0, 0]
+    found = spans.exporter.get_finished_spans()
+    names = {span.context.span_id: span.name for span in found if span.context is not None}
+    parents = [names[span.parent.span_id] for span in found if span.name == "pyoci.run" and span.parent is not None]
+    assert sorted(parents) == ["all", "all", "first", "second"]
+    assert {names[span.parent.span_id] for span in found if span.name == "pyoci.create" and span.parent is not None} == {"pyoci.run"}
+
+
 def test_metrics(runtime: pyoci.OCIRuntime, registry: CollectorRegistry) -> None:
     from pyoci import prometheus
 

@@ -280,3 +280,27 @@ def test_the_default_runtime_and_state_directory(state_dir: str) -> None:
     program = "import sys, pyoci; print(pyoci.run(['echo', 'hi'], state_dir=sys.argv[1], text=True).stdout, end='')"
     done = subprocess.run([sys.executable, "-c", program, state_dir], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("hi\n", "")
+
+
+def test_nothing_stays_in_the_built_in_root_file_system(runtime: pyoci.OCIRuntime, tmp_path: Path) -> None:
+    def tree() -> list[str]:
+        return sorted(str(path) for path in Path(pyoci.rootfs.builtin()).rglob("*"))
+
+    before = tree()
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "directory").mkdir()
+    look = ["sh", "-c", "cat /stranger/data; ls -d /stranger/*; pwd"]
+    for name, said in (("directory", ["/stranger/data", "/stranger/work"]), ("file", ["a", "file/stranger/data", "/stranger/work"])):
+        done = pyoci.run(look, mounts=[f"{tmp_path / name}:/stranger/data:ro"], cwd="/stranger/work", runtime=runtime, text=True)
+        assert done.stdout.split() == [*said, "/stranger/work"]
+    below = pyoci.run(["ls", "/tmp"], mounts=[f"{tmp_path}:/tmp/job-7"], runtime=runtime, text=True)
+    assert below.stdout == "job-7\n"
+    assert pyoci.run(["ls", "/stranger"], runtime=runtime).returncode == 1
+    assert tree() == before
+
+
+def test_the_built_in_root_file_system_is_not_written_to(runtime: pyoci.OCIRuntime) -> None:
+    config = pyoci.spec.build(["touch", "/bin/new"], rootfs=pyoci.rootfs.builtin())
+    with runtime.create(config) as container:
+        container.start()
+        assert container.wait(20).code == 1

@@ -30,8 +30,8 @@ def test_what_is_no_boolean_is_refused(name: str, value: object) -> None:
 def test_stdio_of_the_callers() -> None:
     assert Options().streams is None
     assert Options(stdin=True).streams is None
-    options = Options(stdin=7, stderr=STDOUT)
-    assert (options.streams, options.stdin, options.log_driver) == ((7, None, STDOUT), False, "passthrough")
+    options = Options(stdin=0, stderr=STDOUT)
+    assert (options.streams, options.stdin, options.log_driver) == ((0, None, STDOUT), False, "passthrough")
     assert Options(stdout=PIPE).streams == (DEVNULL, PIPE, None)
     assert options.replaced(stdio=(1, 2, 3)).stdio == (1, 2, 3)
     assert options.stdio == (-1, -1, -1)
