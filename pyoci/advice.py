@@ -10,6 +10,7 @@ _ADVICE = {
     r"unable to set memory limit|memory limit could be too low|container init was OOM-killed": (
         "give a larger memory limit: for a moment the runtime itself lives in it, and runc needs a few MiB"
     ),
+    r"(unknown (flag|option)|unrecognized option).*--(root|bundle)": "this is no OCI runtime: runtime= takes crun, runc, or another one",
     r"hybrid mode not supported": "take runc, or boot with systemd.unified_cgroup_hierarchy=1",
     r"sd-bus|dbus|interactive authentication required": (
         "cgroup_manager='systemd' needs a systemd that answers (`pyoci doctor`); the default, 'cgroupfs', needs none"

@@ -109,15 +109,16 @@ class RunFailed(Error, subprocess.CalledProcessError):
 
     def __str__(self) -> str:
         if self.returncode is None:
-            return f"the container of {self.cmd!r} ended, and nobody knows how"
+            return f"the container of {self.cmd!r:.400}, {self.completed.id!r}, ended, and nobody knows how"
         return subprocess.CalledProcessError.__str__(self)
 
 
 class RunTimeout(Timeout, subprocess.TimeoutExpired):  # type: ignore[misc]
-    """The container was killed at the timeout. ``stdout`` and ``stderr`` hold what it had written by then."""
+    """The container, ``id``, was killed at the timeout. ``stdout`` and ``stderr`` hold what it had written by then."""
 
-    def __init__(self, args: Sequence[str], timeout: float, stdout: Any, stderr: Any) -> None:
-        Timeout.__init__(self, f"{list(args)!r} took longer than {timeout:g} s; its container was killed", timeout)
+    def __init__(self, args: Sequence[str], timeout: float, stdout: Any, stderr: Any, *, id: str) -> None:
+        Timeout.__init__(self, f"{list(args)!r:.400} took longer than {timeout:g} s; its container {id!r} was killed", timeout)
+        self.id: str = id
         self.cmd: list[str] = list(args)
         self.stdout = stdout
         self.stderr = stderr
@@ -384,7 +385,8 @@ class New:
         program = self._args[0]
         code = runtimes.says_program(said, program)
         if code is None:
-            raise CreateError(f"creating {self.id!r}: the runtime failed", said or error.stderr) from None
+            silent = f"without a word: is {self._host.runtime.path} an OCI runtime?".encode()
+            raise CreateError(f"creating {self.id!r}: the runtime failed", said or error.stderr or silent) from None
         if code == 126 and program.startswith("/") and not os.path.lexists(self._template.config["root"]["path"] + program):
             return 127
         return code
@@ -426,7 +428,7 @@ def _operation(
             life = yield from source.start(life, deadline)
         except Timeout:
             if passed(deadline) and timeout is not None:
-                raise RunTimeout(args, timeout, *partial()) from None
+                raise RunTimeout(args, timeout, *partial(), id=source.id) from None
             raise
         except CreateError as error:
             code = source.refused(error, stdio.words())
@@ -443,9 +445,9 @@ def _operation(
             yield from lifecycle.delete(life, force=False)
             lap("delete")
             if killed_for == "timeout" and timeout is not None:
-                raise RunTimeout(args, timeout, *partial())
+                raise RunTimeout(args, timeout, *partial(), id=source.id)
             if killed_for == "output" or stdio.over_limit():
-                raise OutputTooLong(f"{args!r} wrote more than {stdio.limit} bytes; its container was killed", *partial())
+                raise OutputTooLong(f"{args!r:.400} wrote more than {stdio.limit} bytes; its container {source.id!r} was killed", *partial())
             result = completed(-status.signal if status.signal else status.code, oom_killed=status.oom_killed)
     except BaseException:
         if life is not None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 CANDIDATES = ("crun", "runc")
 """The fastest first."""
+PACKAGES = (*CANDIDATES, "conmon")
+"""What Debian has a package of the same name for."""
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/libexec/podman:/usr/lib/podman"
 PROBE_TIMEOUT = 10.0
 CAP_SYS_RESOURCE = 24
@@ -51,7 +53,8 @@ def find_executable(name: str, search: str | None = None) -> str:
                 wrong = wrong or error
             else:
                 return path
-    raise wrong or ExecutableError(2, f"{name!r} was not found in {':'.join(dict.fromkeys(looked))}; install it (Debian: apt install {name})", name)
+    install = f"; install it (Debian: apt install {name})" if name in PACKAGES else ""
+    raise wrong or ExecutableError(2, f"{name!r} was not found in {':'.join(dict.fromkeys(looked))}{install}", name)
 
 
 def check_executable(path: str) -> None:

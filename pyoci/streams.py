@@ -7,6 +7,7 @@ import fcntl
 import os
 
 from pyoci import _ffi
+from pyoci._ffi import poll
 from pyoci.errors import InvalidOption
 from pyoci.process import Descriptor
 from pyoci.waiting import NEVER, Wait, drive
@@ -172,7 +173,14 @@ class Pump:
             return True
         self.forwarding(data)
         while data and into >= 0:
-            data = data[os.write(into, data) :]
+            try:
+                data = data[os.write(into, data) :]
+            except BlockingIOError:
+                poll((), (into,), NEVER)  # the caller's descriptor does not block: it is waited for as if it did
+            except OSError:  # nobody reads it any more, or it is full: the program sees that as it would with the descriptor itself
+                end.close()
+                del self._drains[fd]
+                return False
         return True
 
     def forwarding(self, data: bytes) -> None:

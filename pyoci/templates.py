@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import marshal
 import os
+from collections.abc import Mapping
 from signal import SIGTERM
 from time import time_ns
 
 from pyoci import _ffi, spec
 from pyoci.errors import InvalidOption
+from pyoci.options import path as a_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
 KEPT = 64
@@ -104,10 +105,12 @@ def prepare(bundle: str | os.PathLike[str] | Mapping[str, Any], name: str = spec
     directory: str | None
     key: object
     if isinstance(bundle, str | os.PathLike):
-        directory = os.path.abspath(os.fspath(bundle))
+        directory = os.path.abspath(a_path("bundle", bundle))
         where = os.path.join(directory, name)
         key = _key_of_file(where)
     else:
+        if not isinstance(bundle, Mapping):
+            raise InvalidOption(f"bundle must be a bundle directory, or a spec as a mapping, not {bundle!r:.200}")
         directory, where = None, "spec"
         try:
             key = marshal.dumps(bundle, 2)  # type: ignore[arg-type]  # the version without references: equal content, equal bytes

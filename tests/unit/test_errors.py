@@ -31,7 +31,7 @@ RUN = pyoci.CompletedProcess(["false"], 1, b"out", b"err", id="c", oom_killed=Fa
         errors.OutputTooLong("too long", "out", "err"),
         errors.ContainerStateError("it is running", "running"),
         pyoci.RunFailed(RUN),
-        pyoci.RunTimeout(["sleep", "9"], 0.5, b"out", b"err"),
+        pyoci.RunTimeout(["sleep", "9"], 0.5, b"out", b"err", id="c"),
     ],
     ids=lambda error: type(error).__name__,
 )
