@@ -47,7 +47,7 @@ def test_each_way_of_being_none_is_told_apart(tmp_path: Path) -> None:
 def test_a_name_is_searched_and_the_message_says_where(tmp_path: Path) -> None:
     executable(tmp_path / "crux", b"#!/bin/sh\n")
     assert runtimes.find_executable("crux", str(tmp_path)) == str(tmp_path / "crux")
-    with pytest.raises(ExecutableError, match="apt install nosuch") as caught:
+    with pytest.raises(ExecutableError, match=r"'nosuch' was not found in [^;]*$") as caught:
         runtimes.find_executable("nosuch", str(tmp_path))
     assert str(tmp_path) in str(caught.value)
 
