@@ -230,7 +230,7 @@ def test_podman_has_its_scopes(podman: Podman, rootfs: str, command: Command, mo
     monkeypatch.delenv("INVOCATION_ID", raising=False)  # in a unit of systemd's podman leaves conmon where it is
     how = (*HOW, "--rootfs", rootfs)
     assert podman("run", "--rm", *how, "sh", "-c", "echo out; exit 7", code=7).stdout == "out\n"
-    assert scopes() == set()
+    eventually(lambda: scopes() == set(), "its scopes go")
     program = "trap 'exit 3' TERM; echo ready; while :; do sleep 1 & wait; done"
     id = podman("run", "--detach", "--name", "job", *how, "sh", "-c", program).stdout.strip()
     assert scopes() == {f"libpod-{id}.scope", f"libpod-conmon-{id}.scope"}

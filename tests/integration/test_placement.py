@@ -258,7 +258,7 @@ def test_scopes(runtime: pyoci.OCIRuntime, build: Build, slice: str | None) -> N
         with placed.create(build(*FOREVER), id=id) as container:
             assert paths_of(container.conmon_pid)[""] == f"{where}/pyoci-conmon-{id}.scope"
             assert paths_of(container.pid)[""].startswith(f"{where}/pyoci-{id}.scope")
-            assert scopes() == {f"pyoci-{id}.scope", f"pyoci-conmon-{id}.scope"}
+            assert scopes() >= {f"pyoci-{id}.scope", f"pyoci-conmon-{id}.scope"}  # the first one's conmon may just be going
             container.start()
             container.pause()
             assert container.state() == "paused"
