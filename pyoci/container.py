@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from ipaddress import IPv4Address
     from types import TracebackType
-    from typing import Self, Unpack
+    from typing import NoReturn, Self, Unpack
 
     from pyoci.attach import Attachment
     from pyoci.execs import ExecOptions
@@ -99,6 +99,9 @@ class ContainerBase:
         from pyoci import processes
 
         return processes.of(self._life)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be pickled or copied, for it holds descriptors: pass its id on, and Container.load finds it")
 
     def _close(self) -> None:
         for stream in (self.stdin, self.stdout, self.stderr):

@@ -110,6 +110,9 @@ def plan(
     return start(life, id, args[0], process, stdio, fds, size if tty else None)
 
 
+plan.__qualname__ = "exec"  # which is what somebody called who reads of an unexpected argument
+
+
 class Model:
     """The container's own process, from which others are made: ``process`` without what is each one's own, and ``encoded``."""
 

@@ -271,9 +271,9 @@ def _size(value: int | str) -> int:
     from pyoci.spec import parse_size
 
     try:
-        return parse_size(value)
+        return parse_size(value, "log_size_max")
     except InvalidOption as error:
-        raise InvalidOption(f"log_size_max: -1 means no limit; else {error}") from None
+        raise InvalidOption(f"{error}; -1 means no limit") from None
 
 
 def _listen_fds(value: bool | Sequence[int] | Mapping[str, int]) -> list[tuple[int, str]]:

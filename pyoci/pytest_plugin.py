@@ -135,6 +135,8 @@ def container(request: pytest.FixtureRequest, pyoci_runtime: pyoci.OCIRuntime) -
     report of a test that failed."""
     options: dict[str, Any] = {}
     for marker in reversed(list(request.node.iter_markers("container"))):  # the closest one last
+        if marker.args:
+            pytest.fail(f"@pytest.mark.container takes options by name, as memory='64M', not {marker.args!r}", pytrace=False)
         options |= marker.kwargs
     factory = ContainerFactory(pyoci_runtime, options)
     request.node.stash[_FACTORY] = factory

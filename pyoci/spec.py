@@ -224,7 +224,7 @@ def _network(network: str) -> list[dict[str, str]]:
 def _resources(memory: int | str | None, pids: int | None, cpus: float | None) -> dict[str, Any]:
     resources: dict[str, Any] = {"devices": [{"allow": False, "access": "rwm"}]}
     if memory is not None:
-        limit = parse_size(memory)
+        limit = parse_size(memory, "memory")
         resources["memory"] = {"limit": limit, "swap": limit}
     if pids is not None:
         if type(pids) is not int or pids < 1:
@@ -238,12 +238,12 @@ def _resources(memory: int | str | None, pids: int | None, cpus: float | None) -
     return resources
 
 
-def parse_size(size: int | str) -> int:
+def parse_size(size: int | str, name: str = "a size") -> int:
     """Bytes of 67108864, "67108864", "64M", "64MiB": K, M, G and T are powers of 1024. Raises InvalidOption."""
     match = re.fullmatch(r"(\d{1,19})(?:([kmgt])(?:i?b)?|b)?", str(size), re.ASCII | re.IGNORECASE) if type(size) in (int, str) else None
     number = int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[(match[2] or "").lower()] if match else 0
     if not 0 < number < 1 << 63:
-        raise InvalidOption(f'a size must be a positive number of bytes, or one such as "64M" or "2G", not {size!r:.200}')
+        raise InvalidOption(f'{name} must be a positive number of bytes, or one such as "64M" or "2G", not {size!r:.200}')
     return number
 
 

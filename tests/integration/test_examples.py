@@ -179,7 +179,7 @@ def test_ci(tmp_path: Path) -> None:
         ("", "there are no steps"),
         ("[[steps]]\nname='a'", "a: run must hold shell commands"),
         ("[[steps]]\nrun='true'\nmemori='1M'", "step 1: unknown: memori"),
-        ("[[steps]]\nrun='true'\nmemory='much'", "a size must be"),
+        ("[[steps]]\nrun='true'\nmemory='much'", "memory must be"),
         ("[[steps", "Expected"),
     ],
 )

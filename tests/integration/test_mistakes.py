@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,7 @@ RUN: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"stdin": io.BytesIO(b"x")}, pyoci.InvalidOption, "stdin=.*it has no descriptor"),
     ({"stdout": 987654}, pyoci.InvalidOption, "descriptor 987654 is not open"),
     ({"memroy": "1M"}, TypeError, r"^run\(\) got an unexpected keyword argument 'memroy'"),
-    ({"memory": "lots"}, pyoci.InvalidOption, 'such as "64M"'),
+    ({"memory": "lots"}, pyoci.InvalidOption, 'memory must be .* such as "64M"'),
     ({"pids": 0}, pyoci.InvalidOption, "pids must be a whole number from 1 on"),
     ({"cpus": 0}, pyoci.InvalidOption, r"from 0\.01 on"),
     ({"cwd": "tmp"}, pyoci.InvalidSpec, "must be an absolute path, not 'tmp'"),
@@ -79,6 +80,16 @@ def test_launchers_refuse_at_once(runtime: pyoci.OCIRuntime) -> None:
             pyoci.wait([pool.submit(["true"])])  # type: ignore[type-var]
         with pytest.raises(pyoci.InvalidOption, match="not None"):  # and is not taken for the end of the commands
             list(pool.map([["true"], None, ["true"]]))  # type: ignore[list-item]
+
+
+def test_a_container_is_no_value(runtime: pyoci.OCIRuntime, build: Build) -> None:
+    with runtime.create(build("sleep", "100"), "job") as container:
+        container.start()
+        with pytest.raises(TypeError, match=r"Container job> cannot be pickled .* Container\.load"):
+            pickle.dumps(container)
+        with pytest.raises(TypeError, match=r"^exec\(\) got an unexpected keyword argument 'timeout'"):
+            container.exec(["true"], timeout=1)  # type: ignore[call-arg]
+        container.kill()
 
 
 def test_timeouts_that_are_none(runtime: pyoci.OCIRuntime, build: Build) -> None:

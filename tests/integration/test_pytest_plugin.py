@@ -66,6 +66,18 @@ def test_a_failed_test_shows_the_logs(run: pytest.Pytester) -> None:
     assert left_behind() == []
 
 
+def test_a_marker_has_names(run: pytest.Pytester) -> None:
+    run.makepyfile("""
+        import pytest
+
+        @pytest.mark.container("64M")
+        def test_it(container): pass
+        """)
+    result = run.runpytest_subprocess()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*takes options by name*64M*"])
+
+
 def test_workers_do_not_meet(run: pytest.Pytester) -> None:
     run.makepyfile("""
         from pathlib import Path
