@@ -112,6 +112,10 @@ def _follow(life: Life, terminal: Descriptor | None = None) -> int:
     assert init is not None  # it was just created
     try:
         common.forward_signals(init.signal)
+        if terminal is not None:
+            from pyoci.ociruntime.terminal import keep_newlines
+
+            keep_newlines(terminal)
         drive(lifecycle.start(life))
         if terminal is not None:
             from pyoci.ociruntime.terminal import relay

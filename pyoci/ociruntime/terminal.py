@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from pyoci.waiting import Operation
 
 
+def keep_newlines(master: Descriptor) -> None:
+    """A terminal puts a carriage return before each newline (termios(3), ONLCR). Where our own stdout is none, what reads it gets the program's
+    lines as they are, as below runc."""
+    if not os.isatty(1):
+        import termios
+
+        settings = termios.tcgetattr(master.fd)
+        settings[1] &= ~termios.ONLCR
+        termios.tcsetattr(master.fd, termios.TCSANOW, settings)
+
+
 def relay(master: Descriptor, over: Process) -> Operation[None]:
     """Until the process ``over`` ends: our stdin goes to the terminal, and what it says to our stdout; its size follows ours."""
     from signal import SIGWINCH, signal

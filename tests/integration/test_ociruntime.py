@@ -236,6 +236,11 @@ def test_run_and_exec_on_a_terminal(command: Command, build: Build, tmp_path: Pa
         assert (code, b"got typed" in said) == (4, True), said
 
 
+def test_what_a_terminal_says_to_a_pipe_has_plain_newlines(command: Command, build: Build, tmp_path: Path) -> None:
+    tty = make_bundle(tmp_path / "tty", build("sh", "-c", "test -t 1 && echo one && echo two"), terminal=True)
+    assert command("run", "--bundle", tty, "job").stdout == b"one\ntwo\n"
+
+
 def test_run_that_cannot_start_leaves_nothing(command: Command, build: Build, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "bundle", build("nosuchprogram"))
     for how in ([], ["--detach"]):
