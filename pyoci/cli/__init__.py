@@ -17,6 +17,7 @@ import sys
 
 from pyoci import __version__
 from pyoci.errors import ContainerNotFound, Error, InvalidOption, Timeout, text
+from pyoci.terminal import Interrupted, end_by_signal, open_streams, unheard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,32 +153,7 @@ def ends_of(verb: str, parser: Parser) -> str:
     return "; ".join(what for what, is_so in known.items() if is_so)
 
 
-def open_streams() -> None:
-    """A standard stream that our caller has closed becomes /dev/null, before another file of ours gets its number and the container that file."""
-    for name, mode in ("stdin", "r"), ("stdout", "w"), ("stderr", "w"):
-        if getattr(sys, name) is None:
-            fd = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: the stream's own
-            os.set_inheritable(fd, True)
-            setattr(sys, name, os.fdopen(fd, mode, closefd=False))
-
-
-def end_by_signal() -> None:
-    """TERM and HUP end what we do as Ctrl-C does, through everything that cleans up. What our caller has ignored (nohup) stays ignored."""
-    import signal
-
-    from pyoci.cli.signals import Interrupted
-
-    def interrupt(number: int, _frame: object) -> None:
-        raise Interrupted(number)
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, interrupt)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    from pyoci.cli.signals import Interrupted
-
     open_streams()
     debug = False
     try:
@@ -192,7 +168,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        return unheard()
+        unheard()
+        return OWN_FAILURE
     except KeyboardInterrupt:
         return 130
     except Interrupted as interrupt:
@@ -213,12 +190,6 @@ def parse(given: list[str]) -> tuple[argparse.Namespace, Verb]:
     module = module_of(options.verb)
     parser_of(options.verb, module).parse_args(given[at + 1 :], options)
     return options, module
-
-
-def unheard() -> int:
-    """Our output cannot be written; what Python still holds for it must not complain at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return OWN_FAILURE
 
 
 def tell(words: str) -> None:

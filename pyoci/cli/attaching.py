@@ -9,8 +9,9 @@ from contextlib import contextmanager, nullcontext
 from pyoci import terminal
 from pyoci.attach import PACKET_IN, PACKET_OUT
 from pyoci.cli.shared import exit_code
-from pyoci.cli.signals import Interrupted, Passing
+from pyoci.cli.signals import Passing
 from pyoci.errors import Error, Timeout
+from pyoci.terminal import Interrupted
 from pyoci.waiting import NEVER, Wait, deadline_in, drive, passed
 
 TYPE_CHECKING = False

@@ -93,7 +93,8 @@ def left_alone(session: ExecSession) -> int:
 
 
 def seen_through(session: ExecSession, options: argparse.Namespace) -> int:
-    from pyoci.cli.signals import Interrupted, Passing
+    from pyoci.cli.signals import Passing
+    from pyoci.terminal import Interrupted
 
     out, err = None, None
     try:

@@ -53,9 +53,10 @@ def main(options: argparse.Namespace) -> int:
 def at_once(options: argparse.Namespace, command: list[str]) -> int:
     """As ``pyoci.run``."""
     from pyoci import ids, lifecycle
-    from pyoci.cli.signals import Interrupted, Passing
+    from pyoci.cli.signals import Passing
     from pyoci.oneshot import run
     from pyoci.runtime import RuntimeBase
+    from pyoci.terminal import Interrupted
 
     host = RuntimeBase(**{**runtime_options(options), "log_driver": None, "sync_log": False})
     shown: dict[str, Any] = {} if options.json else {"stdout": None, "stderr": None}

@@ -213,7 +213,7 @@ def create_arguments(parser: argparse.ArgumentParser) -> None:
     tools.add_argument(
         "--runtime-arg", action="append", default=[], metavar="ARG", help="one more argument of each call of the runtime: --runtime-arg=--debug"
     )
-    tools.add_argument("--conmon", default="conmon", metavar="NAME|PATH")
+    tools.add_argument("--conmon", default="conmon", metavar="NAME|PATH", help="conmon, or a path")
     tools.add_argument("--create-timeout", type=float, metavar="SECONDS", help="a create that takes longer has failed")
     tools.add_argument("--no-shortcuts", action="store_true", help="always use the runtime's own commands, if they take longer")
     tools.add_argument("--no-pivot", action="store_true", help="MS_MOVE and chroot in place of pivot_root, as on a ramdisk")
@@ -223,7 +223,7 @@ def create_arguments(parser: argparse.ArgumentParser) -> None:
     tools.add_argument("--listen-fds", action="store_true", help="pass on the descriptors of our socket activation")
     tools.add_argument("--notify-socket", metavar="PATH", help="where its READY=1 goes (sd_notify); starting waits for that")
     places = parser.add_argument_group("cgroups")
-    places.add_argument("--cgroup-manager", choices=("cgroupfs", "systemd"), default="cgroupfs")
+    places.add_argument("--cgroup-manager", choices=("cgroupfs", "systemd"), default="cgroupfs", help="who makes them (default: cgroupfs)")
     places.add_argument("--cgroup-parent", metavar="PATH|SLICE", help="where its cgroups go")
     places.add_argument("--conmon-cgroup", choices=("separate", "shared"), help="a cgroup of its own for conmon, or ours")
     places.add_argument("--strict-cgroups", action="store_true", help="fail where conmon cannot have its cgroup")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 from pyoci.errors import Error
+from pyoci.terminal import Interrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,14 +16,6 @@ if TYPE_CHECKING:
     from pyoci.lifecycle import Life
 
 PASSED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-
-
-class Interrupted(BaseException):
-    """A signal that is to end what we do, as KeyboardInterrupt does: operations clean up, and then it is our end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.signal = number
 
 
 class Passing:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import ENOSPC
 
 from pyoci.errors import ContainerExists, ContainerNotFound, CreateError, Error, ExecError, InvalidOption, text
 from pyoci.ociruntime import words
+from pyoci.terminal import Interrupted, end_by_signal, open_streams, unheard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Sequence
 
     from pyoci.ociruntime.words import Given
@@ -25,22 +28,27 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    open_streams()
     log = Log()
     verb = ""
     try:
         given, rest = words.parse(sys.argv[1:] if argv is None else argv, words.GLOBAL, mixed=False)
         log.configure(given)
         if given.flag("version") or not rest or given.flag("help") or rest[0] == "help":
-            print(words.version() if given.flag("version") else words.overview())
+            print(words.version() if given.flag("version") else words.overview(), flush=True)
             return 0
         verb = rest[0]
-        return _call(verb, given, rest[1:])
+        end_by_signal()
+        code = _call(verb, given, rest[1:])
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
-        # Who reads our output has gone; what Python still holds for it must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        unheard()
         return FAILURE
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Interrupted as interrupt:
+        return 128 + interrupt.signal
     except (Error, OSError) as error:
         if log.debug:
             import traceback
@@ -79,7 +87,10 @@ def _call(name: str, given: Given, rest: Sequence[str]) -> int:
 def _message(error: Exception) -> str:
     """In the words that callers look for."""
     message = text(error)
-    if isinstance(error, ContainerExists):
+    if isinstance(error, OSError) and error.errno == ENOSPC and error.filename is None:
+        message = f"writing to our stdout: {error.strerror}"  # a file has its name in the error
+        unheard()
+    elif isinstance(error, ContainerExists):
         message = f"container with given ID already exists (container already exists): {message}"
     elif isinstance(error, ContainerNotFound):
         message = f"container does not exist: {message}"
@@ -111,19 +122,33 @@ class Log:
             import logging
 
             handler = logging.Handler()
-            handler.emit = lambda record: self.write(record.levelname.lower(), record.getMessage())  # type: ignore[method-assign]
+            handler.emit = self._emit  # type: ignore[method-assign]
             logging.getLogger("pyoci").addHandler(handler)
             logging.getLogger("pyoci").setLevel(logging.DEBUG)
             self.write("debug", f"pyoci-runtime: {' '.join(sys.argv[1:])}")
 
+    def _emit(self, record: logging.LogRecord) -> None:
+        self.write(record.levelname.lower(), record.getMessage())
+
     def error(self, message: str, *, spoken: bool) -> None:
         """``spoken``: stderr has it already."""
         if self.path is not None or not spoken:
-            self.write("error", message)
+            message += self.write("error", message)
         if self.path is not None and not spoken:
-            print(message, file=sys.stderr)
+            try:
+                print(message, file=sys.stderr)
+            except OSError:
+                pass  # the exit code must do
 
-    def write(self, level: str, message: str) -> None:
+    def write(self, level: str, message: str) -> str:
+        """What hinders it, to be told where that can be; a log that is full is no reason to do less."""
+        try:
+            self._write(level, message)
+        except OSError as error:
+            return f" (writing the log: {error.strerror})"
+        return ""
+
+    def _write(self, level: str, message: str) -> None:
         import json
         from time import gmtime, strftime
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import pyoci
-from pyoci import cgroups, runtimes, spec
+from pyoci import cgroups, cli, runtimes, spec
 from tests.commands import command_line, pyoci_command
 
 
@@ -451,14 +452,78 @@ def test_help_of_every_verb_and_what_a_run_imports() -> None:
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_teaches(verb: str) -> None:
+    """Of each verb: what every option does, examples, exit codes; with --json, the fields."""
+    said = pyoci_command(verb, "--help").stdout.decode()
+    assert re.search(rf"Examples?\b[^$]*pyoci {verb}\b", said)
+    assert "Exit codes: " in said.splitlines()[-1]
+    assert all(action.help for action in cli.parser_of(verb)._actions)
+    at = said.find("  --json ")
+    assert at < 0 or ("object" in said[at:] and ":" in said[at : at + 300])
+
+
+@pytest.mark.once
+def test_fields_of_json_are_those_that_help_names(runtime_name: str, state_dir: str) -> None:
+    where = ["--state-dir", state_dir]
+    pyoci_command("run", *where, "--runtime", runtime_name, "-d", "--id", "job", "sleep", "100")
+    for verb, words in (("list", []), ("state", ["job"]), ("ps", ["job"]), ("version", []), ("wait", ["--timeout", "9", "job"])):
+        if verb == "wait":
+            pyoci_command("kill", *where, "job")
+        (action,) = (action for action in cli.parser_of(verb)._actions if "--json" in action.option_strings)
+        assert action.help is not None
+        named = action.help.partition(": ")[2].split(", ")
+        at = [] if verb == "version" else where
+        (row,) = rows(verb, *at, "--json", *words)
+        assert sorted(row) == sorted(named)
+    assert pyoci_command("delete", *where, "-f", "job").returncode == 0
+
+
+@pytest.mark.once
+def test_what_the_commands_import() -> None:
+    """Start-up is imports: what a verb does not need, it does not load."""
+
+    def loaded(words: str) -> set[str]:
+        program = f"import sys; from pyoci.cli import main\ntry: main({words.split()})\nexcept SystemExit: pass\nprint(*sys.modules)"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True)
+        return set(done.stdout.decode().splitlines()[-1].split())
+
+    heavy = {"asyncio", "logging", "shutil", "unicodedata", "jeepney", "pyroute2", "concurrent.futures", "tempfile", "socket", "ssl", "hashlib"}
+    assert not loaded("--version") & (heavy | {"json", "subprocess", "_cffi_backend", "pyoci.lifecycle"})
+    assert not loaded("list --state-dir /nonexistent") & (heavy | {"subprocess", "pyoci.oneshot", "pyoci.warm", "pyoci.bench"})
+    assert not loaded("run --memory lots true") & (heavy | {"pyoci.warm", "pyoci.bench", "pyoci.networks", "pyoci.launcher"}) - {"concurrent.futures"}
+
+
+@pytest.mark.once
+def test_completion_knows_everything() -> None:
+    """Every verb and every option, in each shell's script."""
+    for shell in ("bash", "zsh", "fish"):
+        script = pyoci_command("completion", shell).stdout.decode()
+        for verb in cli.VERBS:
+            head, tail = {"bash": (f"    {verb})", ";;\n        ;;"), "zsh": (f"        {verb}) _arg", ";;\n"), "fish": ("", "")}[shell]
+            at = script.index(head)
+            if shell == "fish":
+                part = "\n".join(line for line in script.splitlines() if f"seen_subcommand_from {verb}'" in line)
+            elif shell == "zsh":
+                part = script[at : script.index(tail, at)]
+            else:
+                part = script[at:].split("\n        ;;\n")[0]
+            for action in cli.parser_of(verb)._actions:
+                for name in action.option_strings:
+                    dashed = name if shell != "fish" else f"-l {name[2:]} " if name.startswith("--") else f"-s {name[1:]} "
+                    assert dashed in f"{part} ", (shell, verb, name)
+
+
+@pytest.mark.once
 def test_bash_completion(tmp_path: Path) -> None:
     """By the shell itself."""
     script = tmp_path / "pyoci.bash"
     script.write_bytes(pyoci_command("completion", "bash").stdout)
     bash = f'source {script}; pyoci() {{ echo job-7; }}; ask() {{ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _pyoci; echo ${{COMPREPLY[@]}}; }}'
     asked = f"{bash}; ask pyoci sta; ask pyoci run --mem; ask pyoci logs jo; ask pyoci create --log-driver k; ask pyoci completion z"
+    asked += "; ask pyoci run --runtime cr; ask pyoci features ru; ask pyoci attach jo"
     answers = subprocess.run(["bash", "-c", asked], capture_output=True, timeout=20, check=True).stdout.decode().splitlines()
-    assert answers == ["start state", "--memory", "job-7", "k8s-file", "zsh"]
+    assert answers == ["start state", "--memory", "job-7", "k8s-file", "zsh", "crun", "runc", "job-7"]
 
 
 @pytest.mark.once

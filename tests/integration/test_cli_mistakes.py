@@ -26,6 +26,12 @@ WITH_STATE = ["run", "create", "list", "prune", *ONE, *SEVERAL]
 LASTS = ("sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
 
 
+@pytest.fixture(autouse=True)
+def _buffered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As people have it: what cannot be written is noticed late."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+
+
 def words_after(verb: str) -> list[str]:
     """What stands behind the id."""
     return ["true"] if verb == "exec" else []

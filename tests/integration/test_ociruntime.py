@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import socket
 import subprocess
@@ -572,6 +573,64 @@ def test_options_that_the_runtime_below_is_told(build: Build, state_dir: str, tm
     assert b"on a terminal" in read_all(master)
     os.close(master)
     spied.ok("delete", "-f", "job")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["list"], ["list", "-f", "json"]])
+def test_output_that_cannot_be_written(state_dir: str, monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    line = Command(state_dir, "runc").line(*argv)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+    assert b"writing to our stdout: No space left on device" in done.stderr
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(line, stdout=write, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.once
+def test_an_error_that_nobody_can_be_told(state_dir: str) -> None:
+    command = Command(state_dir, "runc")
+    said = command.refused("--log", "/dev/full", "state", "none")
+    assert "does not exist" in said
+    assert "No space left" in said
+    for how in (">/dev/full 2>/dev/full", ">&- 2>&-", "<&- >/dev/null 2>&-"):
+        argv = ["sh", "-c", f'"$@" {how}', "sh", *command.line("state", "none")]
+        done = subprocess.run(argv, capture_output=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("verb", ["create", "start", "state", "kill", "delete", "exec", "ps", "pause", "resume", "list", "run"])
+def test_a_root_that_is_a_file(build: Build, tmp_path: Path, verb: str) -> None:
+    place = tmp_path / "file"
+    place.touch()
+    words = {"list": [], "exec": ["job", "true"]}.get(verb, ["job"])
+    if verb in ("create", "run"):
+        words = ["--bundle", make_bundle(tmp_path / "bundle", build("true")), *words]
+    assert str(place) in Command(str(place), "runc").refused(verb, *words, code=255 if verb == "exec" else 1)
+
+
+@pytest.mark.root
+def test_a_signal_during_a_create_leaves_nothing(build: Build, state_dir: str, tmp_path: Path, runtime_name: str) -> None:
+    begun = tmp_path / "begun"
+    os.mkfifo(begun)
+    script = tmp_path / runtime_name
+    real = runtimes.find_executable(runtime_name)
+    script.write_text(f'#!/bin/sh\ncase " $* " in *" create "*) echo >{begun}; sleep 100;; esac\nexec {real} "$@"\n')
+    script.chmod(0o755)
+    command = Command(state_dir, str(script))
+    argv = command.line("create", "-b", make_bundle(tmp_path / "bundle", build("true")), "job")
+    fd = os.open(begun, os.O_RDONLY | os.O_NONBLOCK)
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        assert select.select([fd], [], [], 20)[0]
+        os.close(fd)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+    assert command.ok("list", "-q") == ""
 
 
 def test_a_signal_that_is_none(command: Command, bundle: str) -> None:
