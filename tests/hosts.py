@@ -56,7 +56,7 @@ def become_v1_host() -> None:
     if found.layout != "hybrid" or os.geteuid() != 0:
         return
     machine.unshare(machine.CLONE_NEWNS)
-    machine.umount(found.mounts[cgroups.V2])
+    machine.hide(found.mounts[cgroups.V2])
 
 
 def mount_tmpfs(path: str) -> None:

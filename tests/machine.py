@@ -43,6 +43,12 @@ def mount(kind: str, path: str, options: str = "") -> None:
     libc(f"mounting {kind} on {path}", "mount", kind.encode(), path.encode(), kind.encode(), 0, options.encode())
 
 
+def hide(point: str) -> None:
+    """Takes a mount away, and what its mount point holds out of sight: programs that still write there shall not write to the machine's."""
+    umount(point)
+    mount("tmpfs", point, "mode=0755")
+
+
 def share(path: str) -> None:
     """Makes a mount shared (mount_namespaces(7)), as all are on a host with systemd."""
     libc(f"sharing {path}", "mount", None, path.encode(), None, MS_SHARED, None)
@@ -205,7 +211,7 @@ def show_cgroups(layout: str) -> None:
         if not legacy:
             raise SystemExit("hosts: this machine has no cgroup v1 hierarchy mounted, so there is no v1 host on it")
         for hierarchy in found:
-            umount(hierarchy.point)
+            (umount if hierarchy in legacy else hide)(hierarchy.point)
         for hierarchy in legacy:
             mount("cgroup", hierarchy.point, hierarchy.controllers)
         return

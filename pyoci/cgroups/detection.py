@@ -9,6 +9,8 @@ from pyoci.process import host_user
 
 V2 = ""
 """The key of the unified hierarchy among the mounts; the v1 ones are keyed by controller (or ``name=systemd``)."""
+UNIFIED = "/sys/fs/cgroup/unified"
+"""Where a hybrid host has cgroup2. crun (1.8.1) writes there on v1 hosts, too, into plain files, and leaves them."""
 THAWED, FROZEN = (b"0", b"THAWED"), (b"1", b"FROZEN")
 """The words of the freezers, v2's and v1's; v1 has FREEZING in between."""
 
@@ -28,6 +30,11 @@ class Cgroups:
         """Where a container with this absolute ``linux.cgroupsPath`` may have cgroups; whether they exist is not looked at."""
         relative = _relative(cgroups_path)
         return [f"{point}/{relative}" for point in self.points] if relative else []
+
+    def untrue(self, cgroups_path: str) -> str | None:
+        """What crun takes for the container's cgroup in the unified hierarchy, where none is mounted."""
+        relative = _relative(cgroups_path)
+        return f"{UNIFIED}/{relative}" if relative and self.layout == "v1" else None
 
     def has_oom_kill(self, cgroups_path: str) -> bool:
         """The kernel has killed something in this cgroup, or on v2 below it, for lack of memory (memory.oom_control, memory.events)."""

@@ -15,7 +15,7 @@ import pytest
 
 import pyoci
 from pyoci import aio, cgroups
-from pyoci.cgroups import systemd
+from pyoci.cgroups import detection, systemd
 from pyoci.errors import CgroupError, ContainerExists, ContainerStateError, CreateError, Timeout
 from tests.containers import FOREVER, Build, ready, scopes
 
@@ -106,6 +106,19 @@ def test_a_failed_create_leaves_no_cgroup(runtime: pyoci.OCIRuntime, build: Buil
     with pytest.raises(Timeout):
         hanging.create(build("true"))
     # The fixture looks below the parent.
+
+
+def test_what_crun_takes_for_a_cgroup_goes_too(runtime: pyoci.OCIRuntime) -> None:
+    """On cgroup v1 it writes to the place of the unified hierarchy as well, where none is mounted."""
+
+    def there() -> set[Path]:
+        return set(Path(detection.UNIFIED).iterdir()) if cgroups.read().layout == "v1" and os.path.isdir(detection.UNIFIED) else set()
+
+    before = there()
+    pyoci.run(["true"], runtime=runtime)
+    pyoci.run(["no-such-program"], runtime=runtime)
+    pyoci.run(["true"], runtime=runtime, monitor="direct")
+    assert there() == before
 
 
 def test_conmon_that_ends_at_once_is_the_explanation(runtime: pyoci.OCIRuntime, build: Build, parent: str, tmp_path: Path) -> None:
