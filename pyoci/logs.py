@@ -131,6 +131,9 @@ def reader(life: Life, *, follow: bool = False, tail: int | None = None, since: 
     return kind(life, follow is True, tail, _since_ns(since), stream)
 
 
+reader.__qualname__ = "logs"  # which is what somebody called who reads of an unexpected argument
+
+
 def _since_ns(since: datetime | float | None) -> int:
     if since is None:
         return 0

@@ -200,6 +200,9 @@ class Options:
             raise InvalidOption(f"log_driver='journald' needs an id of at least {SHORTEST_JOURNALD_ID} characters, as conmon wants it, not {id!r}")
 
 
+Options.__init__.__qualname__ = "OCIRuntime.create"  # which is what somebody called who reads of an unexpected argument
+
+
 def boolean(name: str, value: bool) -> bool:
     if type(value) is not bool:
         raise InvalidOption(f"{name} must be True or False, not {value!r:.200}")

@@ -124,7 +124,7 @@ def test_what_is_no_bundle_and_no_runtime(runtime: pyoci.OCIRuntime, build: Buil
     for wrong in bundles:
         with pytest.raises(pyoci.InvalidOption, match="bundle must be a"):
             runtime.create(wrong)
-    with pytest.raises(TypeError, match="got an unexpected keyword argument 'memory'"):
+    with pytest.raises(TypeError, match=r"^OCIRuntime\.create\(\) got an unexpected keyword argument 'memory'"):
         runtime.create(build("true"), memory="1M")  # type: ignore[call-arg]
     for program, words in (("/bin/true", "without a word: is /bin/true an OCI runtime"), ("/bin/sleep", "what to try: this is no OCI runtime")):
         with pytest.raises(pyoci.CreateError, match=f"(?s){words}"):
