@@ -201,6 +201,8 @@ def test_cruns_own_words(command: Command, build: Build, tmp_path: Path) -> None
     (tmp_path / "bundle/config.json").rename(tmp_path / "bundle/other/spec")
     command.ok("--cgroup-manager", "cgroupfs", "run", "--config", "other/spec", "--bundle", bundle, "job")
     command.ok("run", "-f", f"{bundle}/other/spec", "-b", bundle, "job")
+    command.detached("create", "--config", "other/spec", "--bundle", bundle, "job")
+    command.ok("delete", "job")
     assert "config.json" in command.refused("run", "--bundle", bundle, "job")
     assert "nosuch" in command.refused("run", "--bundle", bundle, "-f", "nosuch", "job")
     assert "disabled" in command.refused("--cgroup-manager", "disabled", "run", "--bundle", bundle, "-f", "other/spec", "job")
