@@ -93,6 +93,14 @@ def _as_user(host: Host, command: Sequence[str]) -> int:
     return code
 
 
+def add_lines(lines: dict[str, str], place: str) -> None:
+    """To files in /etc that are there, as only this mount namespace sees them; ``place``: a directory for the changed ones."""
+    for name, line in lines.items():
+        if os.path.exists(f"/etc/{name}"):
+            Path(place, name).write_text(f"{Path('/etc', name).read_text()}{line}\n")
+            machine.bind(f"{place}/{name}", f"/etc/{name}")
+
+
 def _become_user() -> dict[str, str]:
     """An account that only this machine knows, with subordinate ids; what it must read is shown where root's home hides it."""
     show(str(ROOT), sys.base_prefix, replaced={"/run": "mode=0755", "/tmp": "mode=1777"})
@@ -102,16 +110,9 @@ def _become_user() -> dict[str, str]:
         os.chown(directory, USER_ID, USER_ID)
         os.chmod(directory, 0o700)
     first, count = SUBORDINATE_IDS
-    for path, line in (
-        ("/etc/passwd", f"{USER}:x:{USER_ID}:{USER_ID}::{home}:/bin/sh"),
-        ("/etc/group", f"{USER}:x:{USER_ID}:"),
-        ("/etc/subuid", f"{USER}:{first}:{count}"),
-        ("/etc/subgid", f"{USER}:{first}:{count}"),
-    ):
-        if os.path.exists(path):
-            changed = f"/run/{os.path.basename(path)}"
-            Path(changed).write_text(Path(path).read_text() + line + "\n")
-            machine.bind(changed, path)
+    subordinate = f"{USER}:{first}:{count}"
+    lines = {"passwd": f"{USER}:x:{USER_ID}:{USER_ID}::{home}:/bin/sh", "group": f"{USER}:x:{USER_ID}:", "subuid": subordinate, "subgid": subordinate}
+    add_lines(lines, "/run")
     os.setgroups([])
     os.setgid(USER_ID)
     os.setuid(USER_ID)

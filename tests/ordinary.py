@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests import machine
-from tests.hosts import show
+from tests.hosts import add_lines, show
 
 USER_ID = 64322
 ROOT = Path(__file__).parents[1]
@@ -28,6 +28,8 @@ def _become(base: str, cgroup: str) -> None:
         Path(cgroup, "cgroup.procs").write_text("0")
     machine.unshare(machine.CLONE_NEWNS)
     show(str(ROOT), sys.base_prefix)
+    # newuidmap(1), which crun calls where it is, asks for the name.
+    add_lines({"passwd": f"pyoci-ordinary:x:{USER_ID}:{USER_ID}::{base}/home:/bin/sh", "group": f"pyoci-ordinary:x:{USER_ID}:"}, base)
     for name in ("home", "runtime"):
         os.chown(f"{base}/{name}", USER_ID, USER_ID)
     os.setgroups([])

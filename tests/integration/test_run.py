@@ -214,8 +214,8 @@ def test_bad_options_are_refused_before_anything_is_made(runtime: pyoci.OCIRunti
     bad: list[tuple[Any, dict[str, Any], str]] = [
         ("true", {}, "list"),
         ([], {}, "args"),
-        (["true"], {"memory": "lots"}, "size"),
-        (["true"], {"memory": -1}, "size"),
+        (["true"], {"memory": "lots"}, "memory"),
+        (["true"], {"memory": -1}, "memory"),
         (["true"], {"pids": 0}, "pids"),
         (["true"], {"cpus": 0}, "cpus"),
         (["true"], {"user": "nobody-here"}, "nobody-here"),
