@@ -10,7 +10,7 @@ import resource
 import sys
 
 from pyoci import advisories, cgroups, conmon, process, rootfs, rootless, runtimes
-from pyoci.errors import Error, text
+from pyoci.errors import Error
 from pyoci.exits import read_small
 from pyoci.process import invoke
 from pyoci.waiting import deadline_in, drive
@@ -149,7 +149,7 @@ def _conmon() -> Check:
         path = runtimes.find_executable("conmon")
         version = runtimes.version_of(path, conmon.environment(os.environ))
     except (Error, OSError) as error:
-        return Check("conmon", MISSING, text(error), "install conmon (Debian: apt install conmon)")
+        return Check("conmon", MISSING, str(error), "install conmon (Debian: apt install conmon)")
     shown = f"{path}, version {_dotted(version)}"
     if version is not None and version < conmon.LEAST_VERSION:
         return Check("conmon", MISSING, shown, f"conmon {_dotted(conmon.LEAST_VERSION)} or newer is needed")
@@ -225,7 +225,7 @@ def _systemd() -> Check:
         return Check(name, OK, f"systemd {drive(Systemd().version(deadline_in(BUS_TIMEOUT)))} answers")
     except (Error, OSError) as error:
         fix = "for cgroup_manager='systemd': pip install 'pyoci-runtime[systemd]', and have D-Bus run (Debian: apt install dbus); as a user, log in"
-        return Check(name, NOTE, f"systemd runs, but cannot be asked: {text(error)}", fix)
+        return Check(name, NOTE, f"systemd runs, but cannot be asked: {error}", fix)
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ def _overlay() -> Check:
         drive(invoke("mounting an overlay", unshare, argv, environment_block(conmon.environment(os.environ)), MOUNT_TIMEOUT))
     except (Error, OSError) as error:
         fix = "load the module (modprobe overlay); only root file systems that you mount yourself need it"
-        return Check(name, NOTE, f"cannot be mounted: {text(error)}", fix)
+        return Check(name, NOTE, f"cannot be mounted: {error}", fix)
     return Check(name, OK, "can be mounted")
 
 
@@ -308,7 +308,7 @@ def _rootfs() -> Check:
     try:
         return Check("built-in root file system", OK, rootfs.builtin())
     except (Error, OSError) as error:
-        return Check("built-in root file system", NOTE, text(error), "install busybox-static (Debian: apt install busybox-static), or give rootfs=")
+        return Check("built-in root file system", NOTE, str(error), "install busybox-static (Debian: apt install busybox-static), or give rootfs=")
 
 
 def _state(state_dir: str | os.PathLike[str] | None) -> Check:
@@ -319,7 +319,7 @@ def _state(state_dir: str | os.PathLike[str] | None) -> Check:
         store.prepare()
         room = os.statvfs(store.directory)
     except (Error, OSError) as error:
-        return Check("state directory", MISSING, text(error), "give a directory of your own with --state-dir")
+        return Check("state directory", MISSING, str(error), "give a directory of your own with --state-dir")
     found = f"{store.directory}, {len(store.ids())} containers"
     if room.f_bavail * room.f_frsize < ENOUGH_ROOM:
         return Check("state directory", NOTE, f"{found}, {room.f_bavail * room.f_frsize >> 20} MiB of room", "make room: output goes there as well")
@@ -332,7 +332,7 @@ def _leftovers(state_dir: str | os.PathLike[str] | None) -> Check:
     try:
         found = prune(state_dir, dry_run=True)
     except (Error, OSError) as error:
-        return Check("after crashes", NOTE, f"cannot be looked for: {text(error)}", "see the lines above")
+        return Check("after crashes", NOTE, f"cannot be looked for: {error}", "see the lines above")
     if found:
         return Check("after crashes", NOTE, f"{len(found)} things are dead or orphaned", "look at them with `pyoci prune --dry-run`, and remove them")
     return Check("after crashes", OK, "nothing is left")
@@ -346,7 +346,7 @@ def _runtime(name: str, state_dir: str | os.PathLike[str] | None) -> Check:
     try:
         path = runtimes.find_executable(name)
     except (Error, OSError) as error:
-        return Check(name, NOTE, text(error), install)
+        return Check(name, NOTE, str(error), install)
     env = conmon.environment(os.environ)
     why = runtimes.unfit(path, env)
     if why is not None:
@@ -358,7 +358,7 @@ def _runtime(name: str, state_dir: str | os.PathLike[str] | None) -> Check:
         done = run(["true"], runtime=path, state_dir=state_dir, timeout=LAUNCH_TIMEOUT)
     except (Error, OSError) as error:
         fix = "the words above are the runtime's own" if getattr(error, "stderr", b"") else "see the lines above"
-        return Check(name, NOTE, f"{path} could not launch a container: {text(error)}", fix)
+        return Check(name, NOTE, f"{path} could not launch a container: {error}", fix)
     if done.returncode != 0:
         return Check(name, NOTE, f"{shown}: a container with `true` gave {done.returncode}: {done.stderr!r}", "the words above are the runtime's own")
     return Check(name, OK, f"{shown}: launched a container in {done.timings['total'] * 1000:.0f} ms")

@@ -40,11 +40,6 @@ def _try(words: bytes | str) -> str:
     return advice.on(words)
 
 
-def text(error: BaseException) -> str:
-    """The message."""
-    return str(error)
-
-
 class Error(Exception):
     """The base of all of pyoci's exceptions. They can be pickled."""
 

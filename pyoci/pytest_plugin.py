@@ -107,9 +107,7 @@ def pyoci_runtime(request: pytest.FixtureRequest) -> Iterator[pyoci.OCIRuntime]:
             runtime = pyoci.OCIRuntime(request.config.getoption("--pyoci-runtime"), state_dir=directory)
             pyoci.run(["true"], runtime=runtime, timeout=60, check=True)
         except pyoci.Error as error:
-            from pyoci.errors import text
-
-            why = f"no containers here: {text(error)} (pyoci doctor says more)"
+            why = f"no containers here: {error} (pyoci doctor says more)"
             if request.config.getoption("--pyoci-required"):
                 pytest.fail(why, pytrace=False)
             pytest.skip(why)

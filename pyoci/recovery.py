@@ -22,7 +22,6 @@ from pyoci.errors import (
     Error,
     ExecutableError,
     InvalidOption,
-    text,
 )
 from pyoci.exits import ExitStatus, parse_exit_file, read_small
 from pyoci.options import CALLER
@@ -70,7 +69,7 @@ class Pruned:
         self.error: Exception | None = None
 
     def __repr__(self) -> str:
-        failed = f", error={text(self.error)!r}" if self.error is not None else ""
+        failed = f", error={str(self.error)!r}" if self.error is not None else ""
         return f"Pruned({self.kind!r}, {self.id!r}, {self.name!r}, {self.why!r}, status={self.status}{failed})"
 
 
@@ -167,7 +166,7 @@ class _Pruning:
                 raise _StaysError(f"its processes live: {error}") from None
             return Pruned("container", id, directory, f"{owner} is gone, and its record is damaged"), None
         except (Error, OSError) as error:
-            raise _StaysError(text(error)) from None
+            raise _StaysError(str(error)) from None
         if life.mark is None:
             if os.path.lexists(f"{directory}/pids") and not lifecycle.is_created(life) and self._is_at_work(life):
                 raise _StaysError(f"it lives, and {directory}/pids is damaged")
@@ -399,7 +398,7 @@ class _Pruning:
             patterns = [f"{cgroups.PREFIX}-*.scope"]
             units = yield from Systemd().forget_failed(patterns, is_ours, deadline_in(SCOPE_TIMEOUT), dry_run=self.dry_run)
         except (Error, OSError) as error:
-            _keep("scopes", f"systemd cannot be asked: {text(error)}")
+            _keep("scopes", f"systemd cannot be asked: {error}")
             return
         for unit in units:
             match = _SCOPE.fullmatch(unit)
@@ -422,7 +421,7 @@ class _Pruning:
                     pruned = Pruned("bridge", name, f"link {name}", "the process that made it is gone, and nothing is connected to it")
                     self._network(pruned, lambda name=name: bridges.remove(name))  # type: ignore[misc]
         except (Error, OSError) as error:
-            _keep("networks", text(error))
+            _keep("networks", str(error))
 
     def _network(self, pruned: Pruned, remove: Callable[[], None]) -> None:
         if not self.dry_run:

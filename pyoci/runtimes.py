@@ -9,7 +9,7 @@ import stat
 import sys
 
 from pyoci import cgroups
-from pyoci.errors import ExecutableError, NoRuntime, ProtocolError, text
+from pyoci.errors import ExecutableError, NoRuntime, ProtocolError
 from pyoci.exits import read_small
 from pyoci.process import STDERR_KEPT, has_capability, invoke
 from pyoci.waiting import drive
@@ -281,7 +281,7 @@ def choose(env: Mapping[str, str], candidates: Sequence[str] = CANDIDATES) -> st
             path = find_executable(name)
             why = unfit(path, env)
         except Exception as error:
-            why = text(error)
+            why = str(error)
         if why is None:
             _chosen[key] = path
             if "logging" in sys.modules:  # else nobody listens, and it is the most expensive import of a short program's

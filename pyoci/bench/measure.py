@@ -13,7 +13,7 @@ from typing import Any
 
 from pyoci import cgroups, direct, runtimes
 from pyoci.bench.ways import PATIENCE, PHASES, Crowd, Way
-from pyoci.errors import Error, text
+from pyoci.errors import Error
 from pyoci.process import read_stat
 
 WARM_UP = 3
@@ -23,7 +23,7 @@ FAILURES = (Error, OSError, RuntimeError)
 
 def why(error: Exception) -> str:
     """In one line: of what a tool said, the last."""
-    return (text(error).strip().splitlines() or [type(error).__name__])[-1]
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:

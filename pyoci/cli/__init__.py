@@ -16,7 +16,7 @@ import os
 import sys
 
 from pyoci import __version__
-from pyoci.errors import ContainerNotFound, Error, InvalidOption, Timeout, text
+from pyoci.errors import ContainerNotFound, Error, InvalidOption, Timeout
 from pyoci.terminal import Interrupted, end_by_signal, open_streams, unheard
 
 TYPE_CHECKING = False
@@ -202,7 +202,7 @@ def tell(words: str) -> None:
 
 def complain(error: BaseException) -> int:
     """One line on stderr; the exit code that it means."""
-    said = " | ".join(line.strip() for line in text(error).splitlines() if line.strip())
+    said = " | ".join(line.strip() for line in str(error).splitlines() if line.strip())
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) and error.filename is None:
         said = f"writing to our stdout: {error.strerror}"  # a file has its name in the error
         unheard()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyoci.cli import OWN_FAILURE, tell
 from pyoci.cli.output import print_json, print_table
 from pyoci.cli.shared import duration, json_lines, state_dir, told
-from pyoci.errors import InvalidOption, text
+from pyoci.errors import InvalidOption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ def main(options: argparse.Namespace) -> int:
         for item in found:
             status = None if item.status is None else told(item.status)
             what = {"kind": item.kind, "id": item.id, "name": item.name, "why": item.why, "parts": item.parts, "status": status}
-            print_json({**what, "removed": not options.dry_run and item.error is None, "error": None if item.error is None else text(item.error)})
+            print_json({**what, "removed": not options.dry_run and item.error is None, "error": None if item.error is None else str(item.error)})
     elif found:
         rows = [{"kind": item.kind, "id": item.id, "code": None if item.status is None else item.status.code, "why": item.why} for item in found]
         print_table({"kind": "KIND", "id": "ID", "code": "CODE", "why": "WHY"}, rows)
     failed = [item for item in found if item.error is not None]
     for item in failed:
-        tell(f"pyoci: removing the {item.kind} {item.name}: {text(item.error) if item.error is not None else ''}")
+        tell(f"pyoci: removing the {item.kind} {item.name}: {str(item.error) if item.error is not None else ''}")
     return OWN_FAILURE if failed else 0

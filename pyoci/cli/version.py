@@ -20,7 +20,7 @@ def main(options: argparse.Namespace) -> int:
     import platform
 
     from pyoci import __version__, cgroups, conmon, runtimes
-    from pyoci.errors import Error, text
+    from pyoci.errors import Error
 
     env = conmon.environment(os.environ)
     found: dict[str, str] = {
@@ -36,7 +36,7 @@ def main(options: argparse.Namespace) -> int:
             version = runtimes.version_of(path, env)
             found[name] = f"{'.'.join(map(str, version)) if version else 'unknown'} ({path})"
         except (Error, OSError) as error:
-            found[name] = f"- ({text(error)})"
+            found[name] = f"- ({error})"
     if options.json:
         print_json(found)
     else:

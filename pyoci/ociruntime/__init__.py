@@ -11,7 +11,7 @@ import os
 import sys
 from errno import ENOSPC
 
-from pyoci.errors import ContainerExists, ContainerNotFound, CreateError, Error, ExecError, InvalidOption, text
+from pyoci.errors import ContainerExists, ContainerNotFound, CreateError, Error, ExecError, InvalidOption
 from pyoci.ociruntime import words
 from pyoci.terminal import Interrupted, end_by_signal, open_streams, unheard
 
@@ -86,7 +86,7 @@ def _call(name: str, given: Given, rest: Sequence[str]) -> int:
 
 def _message(error: Exception) -> str:
     """In the words that callers look for."""
-    message = text(error)
+    message = str(error)
     if isinstance(error, OSError) and error.errno == ENOSPC and error.filename is None:
         message = f"writing to our stdout: {error.strerror}"  # a file has its name in the error
         unheard()
