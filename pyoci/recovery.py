@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from pyoci.store import Store
     from pyoci.waiting import Operation
 
-    Kind: TypeAlias = Literal["container", "conmon", "runtime state", "exit file", "cgroup", "scope", "network namespace", "bridge"]
+    Kind: TypeAlias = Literal[
+        "container", "conmon", "runtime state", "exit file", "cgroup", "scope", "network namespace", "bridge", "root file system"
+    ]
 
 YOUNG = 10.0
 """Seconds in which a directory without a record may be one that somebody is just making: what is written next says who."""
@@ -54,8 +56,9 @@ class Pruned:
 
     ``kind``: what it is: a "container" with all that belongs to it, which ``parts`` lists; or, of one that has no directory any more, a
     "conmon" (with what runs below it), "runtime state", an "exit file", a "cgroup", a "scope"; or a "network namespace" or a "bridge" of a
-    process that is gone. ``id``: the container's, or the network's name. ``name``: its path, pid or unit. ``why``: a sentence. ``status``: how
-    the container ended, which is known nowhere else from now on; None if it never got ready. ``error``: why it could not be removed, or None."""
+    process that is gone; or a "root file system" that has come out of use. ``id``: the container's, or the network's name. ``name``: its path,
+    pid or unit. ``why``: a sentence. ``status``: how the container ended, which is known nowhere else from now on; None if it never got ready.
+    ``error``: why it could not be removed, or None."""
 
     __slots__ = ("error", "id", "kind", "name", "parts", "status", "why")
 
@@ -97,6 +100,7 @@ def sweep(
     yield from work.strays()
     yield from work.scopes()
     work.networks()
+    work.root_file_systems()
     return work.found
 
 
@@ -404,26 +408,37 @@ class _Pruning:
             match = _SCOPE.fullmatch(unit)
             self.found.append(Pruned("scope", match[1] if match is not None else "", unit, "it has failed, and its container is not here"))
 
-    # --- networks ---------------------------------------------------------------------------------------------------------------------
+    # --- what belongs to no state directory -------------------------------------------------------------------------------------------
 
     def networks(self) -> None:
-        """What tells by its name that a process has made it that is gone, and is used by nobody. It belongs to no state directory."""
+        """What tells by its name that a process has made it that is gone, and is used by nobody."""
         from pyoci import networks
 
         try:
             for namespace in networks.stale():
                 why = "the process that made it is gone; who uses it keeps it, without the name"
-                self._network(Pruned("network namespace", namespace.name, namespace.path, why), namespace.remove)
+                self._shared(Pruned("network namespace", namespace.name, namespace.path, why), namespace.remove)
             if any(map(networks.is_ownerless, _link_aliases())):  # only then is netlink worth its import
                 from pyoci import bridges
 
                 for name in bridges.stale():
                     pruned = Pruned("bridge", name, f"link {name}", "the process that made it is gone, and nothing is connected to it")
-                    self._network(pruned, lambda name=name: bridges.remove(name))  # type: ignore[misc]
+                    self._shared(pruned, lambda name=name: bridges.remove(name))  # type: ignore[misc]
         except (Error, OSError) as error:
             _keep("networks", str(error))
 
-    def _network(self, pruned: Pruned, remove: Callable[[], None]) -> None:
+    def root_file_systems(self) -> None:
+        """Those of ours that have come out of use (``rootfs``)."""
+        from pyoci import rootfs
+
+        try:
+            for path in rootfs.stale():
+                why = f"not used for {rootfs.UNUSED / 86400:g} days, nor by any process now"
+                self._shared(Pruned("root file system", "", path, why), lambda path=path: rootfs.remove(path))  # type: ignore[misc]
+        except (Error, OSError) as error:
+            _keep("root file systems", str(error))
+
+    def _shared(self, pruned: Pruned, remove: Callable[[], None]) -> None:
         if not self.dry_run:
             try:
                 remove()

@@ -7,6 +7,7 @@ so who needs such gets a copy that has them (``with_points``).
 from __future__ import annotations
 
 import os
+from time import time
 
 from pyoci.errors import ExecutableError, InvalidOption, StateDirError
 from pyoci.store import own_directory
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 LAYOUT = 2
 """Raise it when what ``_fill`` makes changes: the tree then gets another name."""
+MAKING = ".making-"
+"""How the name of one begins that is half made, or half removed."""
+UNUSED = 7 * 86400.0
+"""Seconds since its last use after which it may go."""
 CANDIDATES = ("/bin/busybox", "/usr/bin/busybox", "/usr/local/bin/busybox", "/bin/busybox.static")
 DIRECTORIES = ("bin", "dev", "etc", "home", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "usr/sbin", "var/tmp")
 FILES = {
@@ -47,14 +52,17 @@ def builtin() -> str:
     if _made is not None and os.path.isdir(_made):
         return _made
     busybox = find_busybox()
-    status = os.stat(busybox)
-    cache = cache_directory()
-    own_directory(cache, 0o755, "cache directory")
-    path = f"{cache}/rootfs-{LAYOUT}-{status.st_size:x}-{status.st_mtime_ns:x}"
+    own_directory(cache_directory(), 0o755, "cache directory")
+    path = _path_for(busybox)
     if not os.path.isdir(path):
         _make(path, lambda root: _fill(root, busybox))
     _made = path
     return path
+
+
+def _path_for(busybox: str) -> str:
+    status = os.stat(busybox)
+    return f"{cache_directory()}/rootfs-{LAYOUT}-{status.st_size:x}-{status.st_mtime_ns:x}"
 
 
 def is_builtin(path: str) -> bool:
@@ -73,6 +81,45 @@ def with_points(points: Mapping[str, bool]) -> str:
     if not os.path.isdir(path):
         _make(path, lambda root: _copy(base, root, points))
     return path
+
+
+def note_use(path: str) -> None:
+    """For ``stale``: a container is made of it, if it is ours."""
+    if is_builtin(path):
+        try:
+            os.utime(path)
+        except OSError:
+            pass  # it is gone, which is told elsewhere, or cannot be written to, and so not be removed
+
+
+def stale() -> list[str]:
+    """The paths of those of this machine's busybox of old, and of copies ``with_points``, that nobody has used for a week, and in which no
+    process lives (proc_pid_mountinfo(5))."""
+    directory = cache_directory()
+    kept = os.path.basename(_path_for(find_busybox()))
+    found = {}
+    for entry in os.scandir(directory) if os.path.isdir(directory) else ():
+        if entry.name.startswith(("rootfs-", MAKING)) and entry.name != kept and time() - entry.stat(follow_symlinks=False).st_mtime > UNUSED:
+            found[entry.name] = entry.path
+    for pid in filter(str.isdecimal, os.listdir("/proc") if found else ()):
+        try:
+            with open(f"/proc/{pid}/mountinfo", "rb") as file:
+                mounted = os.fsdecode(file.read())
+        except OSError:
+            continue  # it has ended, or is another user's, whose root file systems are others
+        for name in [name for name in found if f"/{name} " in mounted]:
+            del found[name]
+    return sorted(found.values())
+
+
+def remove(path: str) -> None:
+    """Removes one that is ``stale``: who comes meanwhile does not find half of it."""
+    import shutil
+
+    directory, name = os.path.split(path)
+    going = f"{directory}/{MAKING}{name.removeprefix(MAKING)}"
+    os.rename(path, going)
+    shutil.rmtree(going)
 
 
 def find_busybox() -> str:
@@ -114,7 +161,7 @@ def _make(path: str, fill: Callable[[str], None]) -> None:
     import shutil
     import tempfile
 
-    temporary = tempfile.mkdtemp(prefix=".making-", dir=os.path.dirname(path))
+    temporary = tempfile.mkdtemp(prefix=MAKING, dir=os.path.dirname(path))
     try:
         fill(temporary)
         os.chmod(temporary, 0o755)

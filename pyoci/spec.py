@@ -119,8 +119,8 @@ def build(
     if read_only:
         all_mounts.append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"]})
     all_mounts += _mounts(mounts)
-    if is_builtin:
-        root = _with_points(root, cwd, all_mounts)
+    if is_builtin and (mounts or cwd != "/"):
+        root = _with_points(cwd, all_mounts)
     config = {
         "ociVersion": VERSION,
         "root": {"path": root, "readonly": read_only},
@@ -155,8 +155,11 @@ def _is_builtin(root: str) -> bool:
     return is_builtin(root)
 
 
-def _with_points(root: str, cwd: str, mounts: Sequence[Mapping[str, Any]]) -> str:
+def _with_points(cwd: str, mounts: Sequence[Mapping[str, Any]]) -> str:
     """The built-in root file system in which the runtime need not make anything: neither a mount point nor the working directory."""
+    from pyoci.rootfs import builtin, with_points
+
+    root = builtin()
     mounted: dict[str, bool] = {}
     for mount in mounts:
         destination, source = mount.get("destination"), mount.get("source")
@@ -172,11 +175,7 @@ def _with_points(root: str, cwd: str, mounts: Sequence[Mapping[str, Any]]) -> st
         and not os.path.lexists(root + point)
         and not any(point.startswith(f"{place}/") for place in mounted if place != "/")
     }
-    if not points:
-        return root
-    from pyoci.rootfs import with_points
-
-    return with_points(points)
+    return with_points(points) if points else root
 
 
 def arguments(args: Sequence[str]) -> list[str]:

@@ -31,8 +31,9 @@ def pytest_cmdline_main() -> int | None:
 
 
 def pytest_configure() -> None:
-    """The tests interrupt themselves; what a shell starts in its background is deaf to that."""
+    """The tests interrupt themselves and what they start; what a shell starts in its background, or nohup, is deaf to that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

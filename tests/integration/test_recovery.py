@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import pyoci
-from pyoci import cgroups, direct, recovery
+from pyoci import cgroups, direct, recovery, rootfs
 from pyoci.cli import main
 from pyoci.networks import NetworkNamespace
 from tests import audit
@@ -262,6 +262,36 @@ def test_row_8_the_process_killed_at_any_point(
                 left = audit.left_over(before, runtime.state_dir, but="beside")
                 assert not left, f"{script.__name__}: {left}"
                 assert runtime.prune() == []
+
+
+def test_root_file_systems_out_of_use(runtime: pyoci.OCIRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o755)
+    monkeypatch.setenv("PYOCI_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(rootfs, "_made", None)
+    long_ago = time.time() - rootfs.UNUSED - 60
+
+    def found() -> set[str]:
+        gone = [each for each in runtime.prune() if each.kind == "root file system"]
+        assert [each.error for each in gone if each.error is not None] == []
+        return {each.name for each in gone}
+
+    config = pyoci.spec.build(["sleep", "100"], rootfs=rootfs.builtin(), cwd="/for/tests")
+    copy = config["root"]["path"]
+    older, half = tmp_path / "cache" / "rootfs-0-of-old", tmp_path / "cache" / ".making-x"
+    for path in (older, half):
+        (path / "bin").mkdir(parents=True)
+        os.utime(path, (long_ago, long_ago))
+    os.utime(copy, (long_ago, long_ago))
+    os.utime(rootfs.builtin(), (long_ago, long_ago))
+    with runtime.create(config) as container:
+        container.start()
+        assert time.time() - os.stat(copy).st_mtime < 60  # who is created notes it
+        os.utime(copy, (long_ago, long_ago))
+        assert found() == {str(older), str(half)}
+        container.kill()
+    assert found() == {copy}
+    assert os.listdir(tmp_path / "cache") == [os.path.basename(rootfs.builtin())]
+    assert found() == set()
 
 
 @pytest.mark.root
