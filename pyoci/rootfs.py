@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from time import time
 
+from pyoci._ffi import SHORTAGES
 from pyoci.errors import ExecutableError, InvalidOption, StateDirError
 from pyoci.store import own_directory
 
@@ -98,14 +99,17 @@ def stale() -> list[str]:
     directory = cache_directory()
     kept = os.path.basename(_path_for(find_busybox()))
     found = {}
-    for entry in os.scandir(directory) if os.path.isdir(directory) else ():
-        if entry.name.startswith(("rootfs-", MAKING)) and entry.name != kept and time() - entry.stat(follow_symlinks=False).st_mtime > UNUSED:
-            found[entry.name] = entry.path
+    for name in os.listdir(directory) if os.path.isdir(directory) else ():
+        path = f"{directory}/{name}"
+        if name.startswith(("rootfs-", MAKING)) and name != kept and time() - os.lstat(path).st_mtime > UNUSED:
+            found[name] = path
     for pid in filter(str.isdecimal, os.listdir("/proc") if found else ()):
         try:
             with open(f"/proc/{pid}/mountinfo", "rb") as file:
                 mounted = os.fsdecode(file.read())
-        except OSError:
+        except OSError as error:
+            if error.errno in SHORTAGES:
+                raise
             continue  # it has ended, or is another user's, whose root file systems are others
         for name in [name for name in found if f"/{name} " in mounted]:
             del found[name]

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 from pyoci import direct
+from tests.machine import UNITS
 
 GRACE = 2.0
 PR_GET_CHILD_SUBREAPER = 37
-UNITS = (".slice", ".service", ".socket", ".mount", ".swap")
 
 
 def processes(state_dir: str | None) -> set[str]:

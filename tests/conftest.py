@@ -46,6 +46,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
+def pytest_collection_finish() -> None:
+    """The audit collects twice for each test: not through what is there for all of them."""
+    gc.freeze()
+
+
 LACKING = pytest.StashKey[dict[str, list[str]]]()
 
 

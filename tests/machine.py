@@ -19,6 +19,8 @@ MS_BIND, MS_REC, MS_PRIVATE, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 0x40000, 0x
 PR_SET_PDEATHSIG = 1
 CGROUPS = "/sys/fs/cgroup"
 UNIFIED = ""
+UNITS = (".slice", ".service", ".socket", ".mount", ".swap", "/init.scope")
+"""systemd's own, which it leaves when its machine ends."""
 NOT_CONTROLLERS = {"rw", "ro", "xattr", "noprefix", "clone_children"}
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 ENDINGS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
@@ -311,7 +313,7 @@ def _remove(made: list[str], tell: bool) -> None:
     left = []
     for path in made:
         for directory, _, _ in os.walk(path, topdown=False):
-            if directory not in (path, f"{path}/tests"):
+            if directory not in (path, f"{path}/tests") and not directory.endswith(UNITS):
                 left.append(directory)
             for last in (False,) * 20 + (True,):
                 try:
