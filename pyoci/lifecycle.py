@@ -645,8 +645,9 @@ def _kill_leftovers(directories: list[str]) -> Operation[list[int]]:
 
 def _remove(life: Life) -> Operation[None]:
     yield from cgroups.clear(life.place.directories(life.host.hierarchies))
-    if life.host.runtime.name == "crun" and (untrue := life.host.hierarchies.untrue(life.cgroups_path or "")) is not None:
-        remove_tree(untrue)
+    if life.host.runtime.name == "crun":
+        for directory in life.place.untrue(life.host.hierarchies):
+            remove_tree(directory)
     remove_tree(f"{life.host.runtime.root}/{life.id}")
     life.host.store.remove(life.id)
     life.removed = True

@@ -87,6 +87,16 @@ class Process:
         self._struct.pid = pid
         return self
 
+    @classmethod
+    def find(cls, pid: int) -> Process | None:
+        """None when there is none. Raises OSError when we have no room for looking."""
+        try:
+            return cls.open(pid)
+        except OSError as error:
+            if error.errno in _ffi.SHORTAGES:
+                raise
+            return None
+
     def spawn(
         self,
         path: str,
@@ -367,13 +377,9 @@ def _stop_more(held: dict[int, Process], also: Callable[[], Iterable[int]]) -> b
     looking."""
     found = False
     for pid in {*descendants(set(held)), *also()} - set(held):
-        try:
-            process = Process.open(pid)
-        except OSError as error:
-            if error.errno in _ffi.SHORTAGES:
-                raise
+        process, stat = Process.find(pid), read_stat(pid)
+        if process is None:
             continue
-        stat = read_stat(pid)
         # The parent's number is its own until it is reaped: after that its children are another's.
         is_below = stat is not None and stat.ppid in held and held[stat.ppid].signal(0)
         # Also what is dead: as a zombie of one that is killed here, it may become ours to reap.

@@ -40,10 +40,10 @@ def cache_directory() -> str:
     if given:
         if not given.startswith("/"):
             raise InvalidOption(f"PYOCI_CACHE_DIR must be an absolute path, not {given!r}")
-        return given
+        return os.path.normpath(given)  # as every root file system's path is told from ours by how it begins
     if os.geteuid() == 0:
         return "/var/cache/pyoci"
-    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "pyoci")
+    return os.path.abspath(os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "pyoci"))
 
 
 def builtin() -> str:
@@ -97,7 +97,10 @@ def stale() -> list[str]:
     """The paths of those of this machine's busybox of old, and of copies ``with_points``, that nobody has used for a week, and in which no
     process lives (proc_pid_mountinfo(5))."""
     directory = cache_directory()
-    kept = os.path.basename(_path_for(find_busybox()))
+    try:
+        kept = os.path.basename(_path_for(find_busybox()))
+    except ExecutableError:
+        kept = None  # none is today's
     found = {}
     for name in os.listdir(directory) if os.path.isdir(directory) else ():
         path = f"{directory}/{name}"
@@ -127,13 +130,16 @@ def remove(path: str) -> None:
 
 
 def find_busybox() -> str:
-    """The path of a static busybox. Raises ExecutableError that says where it was looked for and what to install."""
+    """The path of a static busybox. Raises ExecutableError that says where it was looked for and what to install, OSError
+    when we have no room for looking."""
     dynamic = []
     for path in CANDIDATES:
         try:
             with open(path, "rb") as file:
                 head = file.read(4096)
-        except OSError:
+        except OSError as error:
+            if error.errno in SHORTAGES:
+                raise
             continue
         if is_static(head):
             return path

@@ -75,11 +75,8 @@ class Session:
         return self.process
 
     def _child(self, pidfile: bytes) -> Process | None:
-        try:
-            process = Process.open(parse_or_zero(pidfile))
-        except OSError:
-            return None
-        stat = read_stat(process.pid)
+        process = Process.find(parse_or_zero(pidfile))
+        stat = read_stat(process.pid) if process is not None else None
         # The runtime's number is its own until it is reaped, so its child is what it says.
         if stat is None or stat.ppid != self.runtime.pid or not self.runtime.signal(0):
             return None
@@ -144,12 +141,8 @@ class Session:
         for pid in below | {int(name) for name in os.listdir("/proc") if name.isdecimal()}:
             if pid in found:
                 continue
-            try:
-                process = Process.open(pid)
-            except OSError:
-                continue
-            looked = read_stat(pid)
-            if looked is not None and (looked.session == own or (pid in below and looked.ppid in below | {main.pid})):
+            process, looked = Process.find(pid), read_stat(pid)
+            if process is not None and looked is not None and (looked.session == own or (pid in below and looked.ppid in below | {main.pid})):
                 found[pid] = process
         # While it lived, its session's number was its own.
         return [] if main.has_ended() else list(found.values())
@@ -200,11 +193,8 @@ def _runtime_of(base: str) -> Process | None:
         pid = start
         while (stat := read_stat(pid)) is not None and mark in command_line(stat.ppid):
             pid = stat.ppid
-        try:
-            process = Process.open(pid)
-        except OSError:
-            continue
-        if mark in command_line(pid) and _is_outside(pid) and process.signal(0):
+        process = Process.find(pid)
+        if process is not None and mark in command_line(pid) and _is_outside(pid) and process.signal(0):
             return process
     return None
 

@@ -28,7 +28,7 @@ NAMES = ("stdin", "stdout", "stderr")
 
 def descriptor(wanted: Any, number: int) -> int:
     """subprocess's meanings, but for PIPE: None is our own descriptor ``number``, DEVNULL is -1, and a descriptor or a file is itself. Raises
-    InvalidOption; also when it is not open, or not for what it is wanted for."""
+    InvalidOption; also when it is not open, or not for what it is wanted for, unless it is our own: nohup(1) has a stdin that cannot be read."""
     fd = number if wanted is None else wanted
     if hasattr(fd, "fileno"):
         try:
@@ -43,7 +43,7 @@ def descriptor(wanted: Any, number: int) -> int:
         access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
     except (OSError, OverflowError):
         raise InvalidOption(f"{NAMES[number]}={wanted!r:.200}: descriptor {fd} is not open") from None
-    if access == (os.O_RDONLY if number else os.O_WRONLY):
+    if fd != number and access == (os.O_RDONLY if number else os.O_WRONLY):
         raise InvalidOption(f"{NAMES[number]}={wanted!r:.200}: descriptor {fd} is open for {'reading' if number else 'writing'} only")
     return fd
 

@@ -129,6 +129,11 @@ class Place:
         paths = dict.fromkeys((self.container, self.conmon, self.own))
         return [directory for path in paths if path is not None for directory in hierarchies.directories(path)]
 
+    def untrue(self, hierarchies: Cgroups) -> list[str]:
+        """What crun takes for these cgroups in the unified hierarchy, where none is mounted."""
+        paths = dict.fromkeys((self.container, self.own))
+        return [directory for path in paths if path is not None and (directory := hierarchies.untrue(path)) is not None]
+
 
 def of_cgroupfs(parent: str, id: str, given: str | None, separate: bool) -> Place:
     """``given``: the path that the spec names; then only conmon's is ours to choose."""

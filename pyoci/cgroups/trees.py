@@ -34,12 +34,9 @@ def kill_all(directories: list[str]) -> list[Process]:
                     pid = int(word)
                     if pid in killed or pid <= 0:
                         continue
-                    try:
-                        process = Process.open(pid)
-                    except OSError:
-                        continue
+                    process = Process.find(pid)
                     # Read once more with the pidfd held: the number can have become another process's in between.
-                    if word in read_control(f"{path}/cgroup.procs", 1 << 20).split():
+                    if process is not None and word in read_control(f"{path}/cgroup.procs", 1 << 20).split():
                         process.signal(SIGKILL)
                         killed[pid] = process
                         found = True
@@ -101,10 +98,8 @@ def clear(directories: Sequence[str], timeout: float = CLEAR_TIMEOUT) -> Operati
 
 def _members(directory: str) -> Iterator[Process]:
     for pid in members(directory):
-        try:
-            yield Process.open(pid)
-        except OSError:
-            pass  # ended meanwhile
+        if (process := Process.find(pid)) is not None:
+            yield process
 
 
 def _tree(directory: str) -> Iterator[str]:

@@ -35,6 +35,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    from pyoci.options import seconds
+
     command = command_of(options.command)
     if not command:
         raise UsageError("run needs a command: pyoci run [options] [--] CMD [ARG …]")
@@ -42,6 +44,8 @@ def main(options: argparse.Namespace) -> int:
         raise UsageError("--detach leaves the container alone: --rm, --timeout and --json are not for it; see pyoci wait, stop, delete")
     if options.tty and options.json:
         raise UsageError("--json captures the output, which goes to the terminal with --tty: leave one of them out")
+    if options.timeout is not None:
+        seconds("--timeout", options.timeout)
     if options.detach or options.tty:
         return held(options, command)
     for name in ("log_driver", "log_path", "log_size_max", "pid_file"):
@@ -89,10 +93,7 @@ def held(options: argparse.Namespace, command: list[str]) -> int:
     from pyoci import runtimes
     from pyoci.cli import complain
     from pyoci.cli.attaching import attended
-    from pyoci.options import seconds
 
-    if options.timeout is not None:
-        seconds("--timeout", options.timeout)
     config = spec_of(options, command)
     try:
         container = created(options, config, tty=options.tty, stdin=options.interactive)

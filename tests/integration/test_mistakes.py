@@ -1,6 +1,7 @@
 """What a newcomer types wrong first: each mistake is answered by one clear message that says what to do, and leaves nothing."""
 
 import io
+import math
 import os
 import pickle
 import threading
@@ -55,7 +56,8 @@ RUN: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"hostname": "a" * 100}, pyoci.InvalidOption, "at most 64 bytes"),
     ({"network": "bridge"}, pyoci.InvalidOption, '"private", "host" or the absolute path'),
     ({"network": "/run/netns/nosuch"}, pyoci.InvalidSpec, "/run/netns/nosuch does not exist"),
-    ({"timeout": "5"}, pyoci.InvalidOption, "timeout must be a number of seconds, less than a billion, not '5'"),
+    ({"timeout": "5"}, pyoci.InvalidOption, "timeout must be a number of seconds, not '5'"),
+    ({"timeout": float("nan")}, pyoci.InvalidOption, "timeout must be a number of seconds, not nan"),
     ({"input": "x"}, pyoci.InvalidOption, "give bytes, or text=True"),
     ({"id": "a/b"}, pyoci.InvalidID, "letters, digits"),
 ]
@@ -102,6 +104,7 @@ def test_timeouts_that_are_none(runtime: pyoci.OCIRuntime, build: Build) -> None
         with pytest.raises(pyoci.InvalidOption, match=r"math\.inf"):
             container.stop(None)  # type: ignore[arg-type]
         container.kill()
+    assert pyoci.run(["true"], runtime=runtime, timeout=math.inf).returncode == 0
 
 
 @pytest.mark.root

@@ -118,6 +118,7 @@ def test_what_crun_takes_for_a_cgroup_goes_too(runtime: pyoci.OCIRuntime) -> Non
     pyoci.run(["true"], runtime=runtime)
     pyoci.run(["no-such-program"], runtime=runtime)
     pyoci.run(["true"], runtime=runtime, monitor="direct")
+    pyoci.run(["true"], runtime=made(runtime, conmon_cgroup="separate"))
     assert there() == before
 
 

@@ -290,8 +290,12 @@ def test_root_file_systems_out_of_use(runtime: pyoci.OCIRuntime, tmp_path: Path,
         assert found() == {str(older), str(half)}
         container.kill()
     assert found() == {copy}
-    assert os.listdir(tmp_path / "cache") == [os.path.basename(rootfs.builtin())]
+    last = rootfs.builtin()
+    assert os.listdir(tmp_path / "cache") == [os.path.basename(last)]
     assert found() == set()
+    monkeypatch.setattr(rootfs, "CANDIDATES", (str(tmp_path / "busybox"),))  # where there is no busybox any more, none is today's
+    os.utime(last, (long_ago, long_ago))
+    assert found() == {last}
 
 
 @pytest.mark.root

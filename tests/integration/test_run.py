@@ -299,6 +299,12 @@ def test_nothing_stays_in_the_built_in_root_file_system(runtime: pyoci.OCIRuntim
     assert tree() == before
 
 
+def test_the_cache_directory_may_be_spelled_in_any_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYOCI_CACHE_DIR", f"{tmp_path}//cache/")
+    monkeypatch.setattr(pyoci.rootfs, "_made", None)
+    assert pyoci.spec.build(["true"], rootfs=pyoci.rootfs.builtin())["root"]["readonly"] is True
+
+
 def test_the_built_in_root_file_system_is_not_written_to(runtime: pyoci.OCIRuntime) -> None:
     config = pyoci.spec.build(["touch", "/bin/new"], rootfs=pyoci.rootfs.builtin())
     with runtime.create(config) as container:

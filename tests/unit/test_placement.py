@@ -17,6 +17,12 @@ def test_row_27_a_parent_in_its_one_spelling(given: str, checked: str) -> None:
     assert placement.check_parent("cgroupfs", given) == checked
 
 
+def test_what_crun_takes_for_cgroups() -> None:
+    place = placement.of_cgroupfs("/jobs", "job", None, separate=True)
+    assert place.untrue(Cgroups({"memory": "/m"})) == [f"/sys/fs/cgroup/unified/jobs/pyoci-job{end}" for end in ("/container", "")]
+    assert place.untrue(Cgroups({"": "/sys/fs/cgroup"})) == []
+
+
 @pytest.mark.parametrize(
     "parent", ["", "jobs", "../..", "/..", "/a/../../b", "/a/..", "/.", "./a", "/a\0b", "/a\nb", "/" + "x" * 256, "/a" * 2000, 7, b"/a", "/\ud800"]
 )

@@ -29,6 +29,20 @@ def test_what_a_stream_may_be(tmp_path: Path) -> None:
         assert streams.descriptor(file, 1) == file.fileno()
 
 
+def test_our_own_are_handed_on_as_they_are() -> None:
+    """Also the stdin that nohup(1) gives in place of a terminal, which cannot be read."""
+    kept = os.dup(0)
+    try:
+        with open(os.devnull, "wb") as unreadable:
+            os.dup2(unreadable.fileno(), 0)
+            assert streams.descriptor(None, 0) == streams.descriptor(0, 0) == 0
+            with pytest.raises(InvalidOption, match="open for writing only"):
+                streams.descriptor(unreadable, 0)
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+
+
 @pytest.mark.parametrize("wanted", ["name", -9, True, STDOUT, 1.5, b""])
 def test_what_it_may_not_be(wanted: Any) -> None:
     before = os.listdir("/proc/self/fd")
