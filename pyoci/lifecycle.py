@@ -590,7 +590,7 @@ def _reap_init(life: Life, began: float) -> Operation[None]:
 
     if direct.is_subreaper():
         try:
-            yield from direct.reap_init(life.host.store, life.id, began)
+            yield from _persistently(lambda: direct.reap_init(life.host.store, life.id, began))
         except OSError:
             pass  # no room for looking whose it is
 

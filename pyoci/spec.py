@@ -162,10 +162,9 @@ def _with_points(cwd: str, mounts: Sequence[Mapping[str, Any]]) -> str:
     root = builtin()
     mounted: dict[str, bool] = {}
     for mount in mounts:
-        destination, source = mount.get("destination"), mount.get("source")
+        destination = mount.get("destination")
         if isinstance(destination, str):
-            is_file = mount.get("type") == "bind" and isinstance(source, str) and os.path.isfile(source)
-            mounted[os.path.normpath(destination)] = not is_file
+            mounted[os.path.normpath(destination)] = not _binds_file(mount)
     # What lies below another mount is made in what is mounted there; what is no path at all is refused when the spec is checked.
     points = {
         point: is_directory
@@ -176,6 +175,17 @@ def _with_points(cwd: str, mounts: Sequence[Mapping[str, Any]]) -> str:
         and not any(point.startswith(f"{place}/") for place in mounted if place != "/")
     }
     return with_points(points) if points else root
+
+
+def _binds_file(mount: Mapping[str, Any]) -> bool:
+    """What it binds is no directory: a file, a socket, a device."""
+    source = mount.get("source")
+    return _is_bind(mount) and isinstance(source, str) and not os.path.isdir(source)
+
+
+def _is_bind(mount: Mapping[str, Any]) -> bool:
+    options = mount.get("options")
+    return mount.get("type") == "bind" or (isinstance(options, list) and ("bind" in options or "rbind" in options))
 
 
 def arguments(args: Sequence[str]) -> list[str]:
@@ -580,8 +590,7 @@ def _resolve_mount(mount: Any, base: str) -> Any:
     source = mount.get("source")
     if not isinstance(source, str) or not source or source.startswith("/"):
         return mount
-    options = mount.get("options")
-    if mount.get("type") != "bind" and not (isinstance(options, list) and ("bind" in options or "rbind" in options)):
+    if not _is_bind(mount):
         return mount
     return {**mount, "source": os.path.normpath(f"{base}/{source}")}
 

@@ -117,7 +117,7 @@ def prepare(bundle: str | os.PathLike[str] | Mapping[str, Any], name: str = spec
         except ValueError:  # what JSON cannot hold either, or a mapping that is no dict
             key = None
     if key is not None and (known := _known.get(key)) is not None and known.is_current():
-        rootfs.note_use(known.config["root"]["path"])
+        rootfs.note_use(known._given_root)
         return known
     config = spec.load(directory, name) if directory is not None else marshal.loads(key) if isinstance(key, bytes) else dict(bundle)  # type: ignore[arg-type]
     resolved = spec.resolve(config, directory)
@@ -126,7 +126,7 @@ def prepare(bundle: str | os.PathLike[str] | Mapping[str, Any], name: str = spec
     # Only what is relative means another thing elsewhere.
     working_directory = os.getcwd() if directory is None and resolved != config else None
     template = Template(resolved, given_root, working_directory, directory)
-    rootfs.note_use(resolved["root"]["path"])
+    rootfs.note_use(given_root)
     # A namespace's path was looked at, and may mean another one tomorrow.
     if key is not None and not any(n.get("path") for n in (resolved.get("linux") or {}).get("namespaces") or ()):
         _known[key] = template

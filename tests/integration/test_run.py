@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 import pyoci
-from pyoci import DEVNULL, STDOUT, OutputTooLong
+from pyoci import DEVNULL, STDOUT, OutputTooLong, templates
 from tests import audit
 from tests.containers import status_fields
 
@@ -293,6 +294,12 @@ def test_nothing_stays_in_the_built_in_root_file_system(runtime: pyoci.OCIRuntim
     for name, said in (("directory", ["/stranger/data", "/stranger/work"]), ("file", ["a", "file/stranger/data", "/stranger/work"])):
         done = pyoci.run(look, mounts=[f"{tmp_path / name}:/stranger/data:ro"], cwd="/stranger/work", runtime=runtime, text=True)
         assert done.stdout.split() == [*said, "/stranger/work"]
+    with socket.socket(socket.AF_UNIX) as service:
+        service.bind(str(tmp_path / "socket"))
+        file: dict[str, Any] = {"destination": "/stranger/file", "source": str(tmp_path / "file"), "type": "none", "options": ["rbind", "ro"]}
+        what = ["sh", "-c", "test -S /stranger/socket && cat /stranger/file"]
+        bound = pyoci.run(what, mounts=[f"{tmp_path / 'socket'}:/stranger/socket", file], runtime=runtime, text=True)
+        assert bound.stdout == "a file"
     below = pyoci.run(["ls", "/tmp"], mounts=[f"{tmp_path}:/tmp/job-7"], runtime=runtime, text=True)
     assert below.stdout == "job-7\n"
     assert pyoci.run(["ls", "/stranger"], runtime=runtime).returncode == 1
@@ -300,9 +307,17 @@ def test_nothing_stays_in_the_built_in_root_file_system(runtime: pyoci.OCIRuntim
 
 
 def test_the_cache_directory_may_be_spelled_in_any_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYOCI_CACHE_DIR", f"{tmp_path}//cache/")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.setenv("PYOCI_CACHE_DIR", f"{tmp_path}/link//cache/")
     monkeypatch.setattr(pyoci.rootfs, "_made", None)
-    assert pyoci.spec.build(["true"], rootfs=pyoci.rootfs.builtin())["root"]["readonly"] is True
+    root = pyoci.rootfs.builtin()
+    config = pyoci.spec.build(["true"], rootfs=root)
+    assert config["root"]["readonly"] is True
+    for _ in range(2):  # the second time it is known
+        os.utime(root, (0, 0))
+        templates.prepare(config)
+        assert os.stat(root).st_mtime > 0
 
 
 def test_the_built_in_root_file_system_is_not_written_to(runtime: pyoci.OCIRuntime) -> None:
