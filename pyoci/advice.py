@@ -11,6 +11,7 @@ _ADVICE = {
         "give a larger memory limit: for a moment the runtime itself lives in it, and runc needs a few MiB"
     ),
     r"(unknown (flag|option)|unrecognized option).*--(root|bundle)": "this is no OCI runtime: runtime= takes crun, runc, or another one",
+    r"executing hook.*(exit code: -33|broken pipe)": "a hook must read all of its stdin, the container's state: some versions of crun fail else",
     r"hybrid mode not supported": "take runc, or boot with systemd.unified_cgroup_hierarchy=1",
     r"sd-bus|dbus|interactive authentication required": (
         "cgroup_manager='systemd' needs a systemd that answers (`pyoci doctor`); the default, 'cgroupfs', needs none"

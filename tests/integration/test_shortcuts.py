@@ -85,6 +85,16 @@ def test_hooks_that_the_commands_run_are_run(runtime: pyoci.OCIRuntime, build: B
     assert (tmp_path / "poststop").exists()
 
 
+def test_hooks_that_read_nothing_do_not_matter(runtime: pyoci.OCIRuntime, build: Build) -> None:
+    """crun 1.8.1 dies of SIGPIPE then, in one of ten."""
+    config = build("true")
+    config["hooks"] = {stage: [{"path": "/bin/true"}] for stage in ("poststart", "poststop")}
+    for _ in range(30):
+        with runtime.create(config) as container:
+            container.start()
+            assert container.wait(20).code == 0
+
+
 def test_a_dead_init_is_not_started(runtime: pyoci.OCIRuntime, build: Build) -> None:
     with runtime.create(build("true")) as container:
         container.kill("KILL")
