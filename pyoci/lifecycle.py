@@ -338,7 +338,8 @@ def record_of(host: Host, id: str, template: Template, options: Options, place: 
 def create(host: Host, id: str, template: Template, options: Options, deadline: int = NEVER) -> Operation[Life]:
     """Creates a container: afterwards it is "created", held by its monitor.
 
-    Raises ContainerExists, SpawnError, ConmonError, ProtocolError, CreateError, CgroupError, NoCgroup, NetworkError, StateDirError, Timeout.
+    Raises InvalidOption, ContainerExists, SpawnError, ConmonError, ProtocolError, CreateError, CgroupError, NoCgroup, NetworkError, StateDirError,
+    Timeout.
     Whatever is raised, nothing is left."""
     deadline = sooner(deadline, deadline_in(host.create_timeout))
     place = host.placement.place(id, template.cgroups_path, monitored=options.monitor == "conmon")
@@ -353,7 +354,7 @@ def create(host: Host, id: str, template: Template, options: Options, deadline: 
         template.check_network()
     record = record_of(host, id, template, options, place)
     life, first, is_vacant = Life(host, id, host.store.path(id), record), Process(), False
-    is_new_log = options.log_path is not None and not os.path.lexists(options.log_path)
+    is_new_log = options.log_path is not None and _will_be_made(options.log_path)
     began = clock_gettime(CLOCK_BOOTTIME)
     host.store.claim(id)
     try:
@@ -387,6 +388,13 @@ def create(host: Host, id: str, template: Template, options: Options, deadline: 
         if is_new_log and not life.is_inherited():
             _remove_empty(life.log_path)
         raise
+
+
+def _will_be_made(log: str) -> bool:
+    """A log at a place of the caller's own, which conmon makes, but no directory for it. Raises InvalidOption."""
+    if not os.path.isdir(os.path.dirname(log)):
+        raise InvalidOption(f"log_path={log!r}: there is no such directory; make it first")
+    return not os.path.lexists(log)
 
 
 def _remove_empty(path: str) -> None:

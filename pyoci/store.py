@@ -126,18 +126,36 @@ def write_file(path: str, content: bytes) -> None:
         raise StateDirError(error.errno, f"{error.args[1]}{advice.on(str(error.args[1]))}", path) from None
 
 
+def check_pid_file(path: str) -> None:
+    """Before anything is started: ``write_pid`` can put it there. Raises InvalidOption."""
+    if os.path.isdir(path):
+        raise InvalidOption(f"--pid-file {path}: it is a directory")
+    if not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK | os.X_OK):
+        raise InvalidOption(f"--pid-file {path}: its directory does not exist, or cannot be written to")
+
+
 def write_pid(path: str, pid: int) -> None:
-    """The file of a ``--pid-file``, whole or not at all: who waits for it reads it at once. Raises InvalidOption."""
+    """The file of a ``--pid-file``. Raises InvalidOption."""
+    try:
+        write_whole(path, str(pid))
+    except OSError as error:
+        raise InvalidOption(f"--pid-file {path}: {error.strerror}") from None
+
+
+def write_whole(path: str, content: str) -> None:
+    """A file for others, whole or not at all: who waits for it reads it at once. Raises OSError, which names it."""
     directory, name = os.path.split(os.path.abspath(path))
     partial = f"{directory}/.{name}"
     try:
-        with open(partial, "w", encoding="ascii") as file:
-            file.write(str(pid))
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(content)
         os.rename(partial, path)
-    except OSError as error:
+    except BaseException as error:
         if os.path.lexists(partial):
             os.unlink(partial)
-        raise InvalidOption(f"--pid-file {path}: {error.strerror}") from None
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, path) from None  # that of a write names no file
+        raise
 
 
 def read_record(directory: str, id: str) -> dict[str, Any]:

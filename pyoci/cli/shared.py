@@ -270,8 +270,10 @@ def runtime_options(options: argparse.Namespace) -> dict[str, Any]:
 def created(options: argparse.Namespace, bundle: str | dict[str, Any], *, tty: bool, stdin: bool) -> Container:
     """A container as ``create_arguments`` say; with its pid file, if one is wanted."""
     from pyoci import OCIRuntime
-    from pyoci.store import write_pid
+    from pyoci.store import check_pid_file, write_pid
 
+    if options.pid_file is not None:
+        check_pid_file(options.pid_file)
     container = OCIRuntime(**runtime_options(options)).create(bundle, options.id, tty=tty or None, stdin=stdin)
     if options.pid_file is not None and container.pid is not None:
         try:

@@ -31,6 +31,7 @@ def main(options: argparse.Namespace) -> int:
 
     from pyoci import templates
     from pyoci.errors import InvalidOption
+    from pyoci.store import write_whole
 
     config = spec_of(options, command_of(options.command) or ["sh"])
     config["process"]["terminal"] = options.tty
@@ -40,11 +41,10 @@ def main(options: argparse.Namespace) -> int:
         print(text, end="")
         return 0
     path = os.path.join(options.bundle, "config.json")
+    if os.path.lexists(path) and not options.force:
+        raise InvalidOption(f"{path} exists: --force replaces it")
     try:
-        with open(path, "w" if options.force else "x") as file:
-            file.write(text)
-    except FileExistsError:
-        raise InvalidOption(f"{path} exists: --force replaces it") from None
+        write_whole(path, text)
     except (FileNotFoundError, NotADirectoryError) as error:
         if os.path.isdir(options.bundle):  # as /proc: nobody makes files there
             raise InvalidOption(f"{path} cannot be made: {error.strerror}; give another directory with --bundle") from None

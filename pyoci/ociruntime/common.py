@@ -7,7 +7,7 @@ import os
 from pyoci import lifecycle
 from pyoci.errors import InvalidOption
 from pyoci.process import host_user
-from pyoci.store import Store, default_directory
+from pyoci.store import Store, check_pid_file, default_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ def preserved(given: Given, listening: int) -> list[int]:
 def pid_file(given: Given) -> str | None:
     """``--pid-file``, which can be written to. Raises InvalidOption."""
     path = given.text("pid-file")
-    if path is not None and not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK | os.X_OK):
-        raise InvalidOption(f"--pid-file {path}: its directory does not exist, or cannot be written to")
+    if path is not None:
+        check_pid_file(path)
     return path
 
 

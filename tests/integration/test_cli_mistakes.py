@@ -80,14 +80,14 @@ def test_a_state_directory_that_is_a_file(tmp_path: Path, verb: str) -> None:
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("verb", ["run", "create", "list", "prune", "state"])
+@pytest.mark.parametrize("verb", ["run", "list", "state"])
 def test_no_place_for_state(verb: str) -> None:
     """An ordinary user outside of a session: said with what to do."""
-    words = {"run": ["true"], "create": ["--", "true"], "state": ["job"]}.get(verb, [])
+    words = {"run": ["true"], "state": ["job"]}.get(verb, [])
     empty = {"PATH": os.environ["PATH"], "PYTHONPATH": os.getcwd(), "PYTHONDONTWRITEBYTECODE": "1"}
     if os.geteuid() != 0:
         assert "XDG_RUNTIME_DIR" in refused(125, verb, *words, env=empty)
-    elif verb not in ("run", "create"):  # root needs neither HOME nor XDG_RUNTIME_DIR
+    elif verb != "run":  # root needs neither HOME nor XDG_RUNTIME_DIR
         assert pyoci_command(verb, *words, env=empty).returncode == (123 if words else 0)
 
 
@@ -125,8 +125,6 @@ VALUES = [
     ("run", "--env", "A=\udcff"),
     ("run", "--cwd", "/\udcff"),
     ("create", "--log-size-max", "few"),
-    ("create", "--log-path", "/nonexistent/log"),
-    ("create", "--pid-file", "/etc"),
     ("create", "--notify-socket", "relative"),
     ("exec", "--timeout", "0"),
     ("exec", "--preserve-fds", "-1"),
@@ -150,6 +148,30 @@ def test_values_that_make_no_sense(state_dir: str, rootfs: str, verb: str, optio
         assert pyoci_command(verb, *where, *words).returncode == 123
     refused(125, verb, *where, f"{option}={value}", *words)
     assert list(Path(state_dir, "containers").glob("*")) == []
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("option", "value", "why"), [("--log-path", "/nonexistent/log", "no such directory"), ("--pid-file", "/etc", "it is a directory")]
+)
+def test_a_place_for_a_file_that_is_none(state_dir: str, option: str, value: str, why: str) -> None:
+    """Said before anything is started."""
+    said = refused(125, "create", "--state-dir", state_dir, option, value, "--", "true")
+    assert value in said
+    assert why in said
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_spec_that_does_not_fit_leaves_no_half(tmp_path: Path, rootfs: str, force: list[str]) -> None:
+    """What was there is kept."""
+    path = tmp_path / "config.json"
+    if force:
+        path.write_text("{}")
+    argv = command_line("spec", "--bundle", str(tmp_path), "--rootfs", rootfs, *force)
+    done = subprocess.run(["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *argv], capture_output=True, timeout=TIMEOUT, check=False)
+    assert (done.returncode, str(path) in done.stderr.decode()) == (125, True), done.stderr
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["{}"] * len(force)
 
 
 @pytest.mark.parametrize("how", ["run", "exec", "a pool"])
