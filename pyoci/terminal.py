@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
+from errno import EDQUOT, EFBIG, EIO, ENOSPC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +46,15 @@ def open_streams() -> None:
 def unheard() -> None:
     """Our output cannot be written; what Python still holds for it must not complain at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def words_for(error: BaseException) -> str:
+    """The error's own; but where it is our stdout that cannot be written, those that tell that (a file has its name in the error), and nothing
+    more is written there."""
+    if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EFBIG, EIO) and error.filename is None:
+        unheard()
+        return f"writing to our stdout: {error.strerror}"
+    return str(error)
 
 
 def size() -> tuple[int, int]:

@@ -11,13 +11,12 @@ A verb raises the library's errors, which become one line on stderr and the exit
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 
 from pyoci import __version__
 from pyoci.errors import ContainerNotFound, Error, InvalidOption, Timeout
-from pyoci.terminal import Interrupted, end_by_signal, open_streams, unheard
+from pyoci.terminal import Interrupted, end_by_signal, open_streams, unheard, words_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -202,10 +201,7 @@ def tell(words: str) -> None:
 
 def complain(error: BaseException) -> int:
     """One line on stderr; the exit code that it means."""
-    said = " | ".join(line.strip() for line in str(error).splitlines() if line.strip())
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) and error.filename is None:
-        said = f"writing to our stdout: {error.strerror}"  # a file has its name in the error
-        unheard()
+    said = " | ".join(line.strip() for line in words_for(error).splitlines() if line.strip())
     tell(f"pyoci: {said}")
     for kind, code in (UsageError, USAGE), (ContainerNotFound, NO_CONTAINER), (Timeout, TIMED_OUT):
         if isinstance(error, kind):

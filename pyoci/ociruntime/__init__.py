@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
-from errno import ENOSPC
 
 from pyoci.errors import ContainerExists, ContainerNotFound, CreateError, Error, ExecError, InvalidOption
 from pyoci.ociruntime import words
-from pyoci.terminal import Interrupted, end_by_signal, open_streams, unheard
+from pyoci.terminal import Interrupted, end_by_signal, open_streams, unheard, words_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,11 +85,8 @@ def _call(name: str, given: Given, rest: Sequence[str]) -> int:
 
 def _message(error: Exception) -> str:
     """In the words that callers look for."""
-    message = str(error)
-    if isinstance(error, OSError) and error.errno == ENOSPC and error.filename is None:
-        message = f"writing to our stdout: {error.strerror}"  # a file has its name in the error
-        unheard()
-    elif isinstance(error, ContainerExists):
+    message = words_for(error)
+    if isinstance(error, ContainerExists):
         message = f"container with given ID already exists (container already exists): {message}"
     elif isinstance(error, ContainerNotFound):
         message = f"container does not exist: {message}"
