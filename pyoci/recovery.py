@@ -26,7 +26,7 @@ from pyoci.errors import (
 from pyoci.exits import ExitStatus, parse_exit_file, read_small
 from pyoci.options import CALLER
 from pyoci.process import command_line, descendants, invoke, kill_tree
-from pyoci.store import Lock, read_pids, read_record, remove_tree
+from pyoci.store import Lock, read_pids, read_record, remove_tree, unlink
 from pyoci.waiting import Wait, deadline_in, passed, sooner
 
 TYPE_CHECKING = False
@@ -253,7 +253,8 @@ class _Pruning:
         for root in self.roots:
             ids_seen.update(self._names(root))
         for id in sorted(ids_seen):
-            if not os.path.lexists(self.store.path(id)):
+            written = _WRITTEN.fullmatch(id)
+            if not os.path.lexists(self.store.path(id)) and not (written is not None and os.path.lexists(self.store.path(written[1]))):
                 yield from self._stray(id)
         for id in sorted(self._stray_cgroups()):
             yield from self._stray_cgroup(id)
@@ -304,7 +305,7 @@ class _Pruning:
         if exit is not None:
             found.append(Pruned("exit file", id, f"{self.store.exits}/{id}", why, status=ExitStatus(parse_exit_file(exit[0]), finished_ns=exit[1])))
             if not self.dry_run:
-                os.unlink(f"{self.store.exits}/{id}")
+                unlink(f"{self.store.exits}/{id}")
         if found:
             for path in self._cgroups_named(id):
                 found.append(Pruned("cgroup", id, path, why))
@@ -448,6 +449,8 @@ class _Pruning:
 
 
 _OWN_CGROUP = re.compile(cgroups.PREFIX + r"-([0-9a-f]{32})")
+_WRITTEN = re.compile(r"(.+)\.[A-Z0-9]{6}")
+"""The name of an exit file while its conmon writes it (g_file_set_contents)."""
 _SCOPE = re.compile(cgroups.PREFIX + r"-(?:conmon-)?([0-9a-f]{32})\.scope")
 
 

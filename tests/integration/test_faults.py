@@ -302,10 +302,10 @@ def test_row_10_a_bad_id_is_refused_everywhere(runtime: pyoci.OCIRuntime, build:
 @pytest.mark.parametrize("kernel", [True, False])
 def test_row_14_an_exit_file_that_is_none(runtime: pyoci.OCIRuntime, build: Build, monkeypatch: pytest.MonkeyPatch, fault: str, kernel: bool) -> None:
     container = runtime.create(build("sh", "-c", "exit 5"), "job")
-    container.start()
     init, conmon = container._life.init, container._life.conmon
     assert init is not None
     assert conmon is not None
+    container.start()
     while not conmon.has_ended():
         time.sleep(0.005)
     for path in (Path(container.directory, "exit"), Path(runtime.state_dir, "exits", "job")):

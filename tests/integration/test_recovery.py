@@ -298,6 +298,16 @@ def test_root_file_systems_out_of_use(runtime: pyoci.OCIRuntime, tmp_path: Path,
     assert found() == {last}
 
 
+def test_an_exit_file_that_is_just_being_written_is_left_alone(runtime: pyoci.OCIRuntime, build: Build) -> None:
+    """conmon writes beside it and renames (g_file_set_contents)."""
+    partial = Path(runtime.state_dir, "exits", "job.7DHGZ3")
+    with sleeper(runtime, build, "job") as container:
+        partial.write_text("3")
+        assert runtime.prune() == []
+        container.kill()
+    assert [(each.kind, each.id) for each in runtime.prune()] == [("exit file", partial.name)]
+
+
 @pytest.mark.root
 def test_prune_beside_a_launcher_disturbs_nobody(runtime: pyoci.OCIRuntime) -> None:
     stop = os.pipe()
