@@ -82,10 +82,6 @@ class Session:
             return None
         return process
 
-    def has_started(self) -> bool:
-        """The runtime has told a pid."""
-        return self.process is not None or self.told_pid() > 0
-
     def told_pid(self) -> int:
         """The program's pid, as the runtime has told it; 0: not yet. Known also after the end."""
         self._told_pid = self._told_pid or _told_pid(self.base)
